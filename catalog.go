@@ -1,0 +1,165 @@
+package freehold
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Catalog knows the event types of one or more services: how each is decoded,
+// which are internal, and how older versions become newer ones. It is immutable
+// and safe for concurrent use.
+type Catalog struct {
+	defs    map[string]Def // by name, the newest version
+	upcasts map[Type]func(json.RawMessage) (json.RawMessage, error)
+}
+
+// Def defines one event type or one upcast; see [JSON], [Internal] and [Upcast].
+type Def struct {
+	typ      Type
+	internal bool
+	decode   func([]byte) (Event, error)
+	upcast   func(json.RawMessage) (json.RawMessage, error)
+}
+
+// JSON defines a public event that is stored as the JSON of its struct.
+// Unknown fields are ignored when it is read.
+func JSON[E Event]() Def {
+	var zero E
+	return Def{typ: zero.EventType(), decode: func(raw []byte) (Event, error) {
+		var e E
+		if err := json.Unmarshal(raw, &e); err != nil {
+			return nil, err
+		}
+		return e, nil
+	}}
+}
+
+// Internal defines an event that never leaves its service: other services see an
+// empty placeholder in its position.
+func Internal[E Event]() Def {
+	d := JSON[E]()
+	d.internal = true
+	return d
+}
+
+// Upcast defines how the payload of version from becomes that of the version
+// after it. It works on stored bytes when an event is read; nothing is rewritten.
+func Upcast(from Type, up func(json.RawMessage) (json.RawMessage, error)) Def {
+	return Def{typ: from, upcast: up}
+}
+
+// NewCatalog builds a catalog. It refuses a name defined twice, a version below
+// 1, and an upcast that does not lead to a defined version.
+func NewCatalog(defs ...Def) (*Catalog, error) {
+	c := &Catalog{defs: map[string]Def{}, upcasts: map[Type]func(json.RawMessage) (json.RawMessage, error){}}
+	for _, d := range defs {
+		switch {
+		case d.typ.Name == "" || d.typ.Version < 1:
+			return nil, fmt.Errorf("freehold: event type %q version %d: want a name and a version from 1", d.typ.Name, d.typ.Version)
+		case d.upcast != nil:
+			if c.upcasts[d.typ] != nil {
+				return nil, fmt.Errorf("freehold: upcast from %s defined twice", d.typ)
+			}
+			c.upcasts[d.typ] = d.upcast
+		default:
+			if old, ok := c.defs[d.typ.Name]; ok {
+				return nil, fmt.Errorf("freehold: event type %s defined twice (also as %s): define the newest version and upcast to it", d.typ, old.typ)
+			}
+			c.defs[d.typ.Name] = d
+		}
+	}
+	for from := range c.upcasts {
+		newest, ok := c.defs[from.Name]
+		if !ok || newest.typ.Version <= from.Version {
+			return nil, fmt.Errorf("freehold: upcast from %s leads to no defined version", from)
+		}
+		for v := from.Version; v < newest.typ.Version; v++ {
+			if c.upcasts[T(from.Name, v)] == nil {
+				return nil, fmt.Errorf("freehold: no upcast from %s", T(from.Name, v))
+			}
+		}
+	}
+	return c, nil
+}
+
+// Merge returns a catalog that knows the types of both. The same type in both is
+// refused unless it has the same version.
+func (c *Catalog) Merge(other *Catalog) (*Catalog, error) {
+	m := &Catalog{defs: maps.Clone(c.defs), upcasts: maps.Clone(c.upcasts)}
+	for name, d := range other.defs {
+		if old, ok := m.defs[name]; ok && old.typ != d.typ {
+			return nil, fmt.Errorf("freehold: event type %s and %s in one catalog", old.typ, d.typ)
+		}
+		m.defs[name] = d
+	}
+	maps.Copy(m.upcasts, other.upcasts)
+	return m, nil
+}
+
+// Types lists the newest version of every type, sorted by name.
+func (c *Catalog) Types() []Type {
+	types := make([]Type, 0, len(c.defs))
+	for _, name := range slices.Sorted(maps.Keys(c.defs)) {
+		types = append(types, c.defs[name].typ)
+	}
+	return types
+}
+
+// Knows reports whether t is the newest version of a type defined here.
+func (c *Catalog) Knows(t Type) bool {
+	d, ok := c.defs[t.Name]
+	return ok && d.typ == t
+}
+
+// Internal reports whether events named name stay inside the service.
+func (c *Catalog) Internal(name string) bool { return c.defs[name].internal }
+
+// Encode returns the payload under which e is stored. An event whose type or
+// version the catalog does not define is [ErrUnknownType].
+func (c *Catalog) Encode(e Event) (raw []byte, internal bool, err error) {
+	t := e.EventType()
+	d, ok := c.defs[t.Name]
+	if !ok || d.typ != t {
+		return nil, false, fmt.Errorf("%s: %w: add it to the catalog given to Open", t, ErrUnknownType)
+	}
+	if raw, err = json.Marshal(e); err != nil {
+		return nil, false, fmt.Errorf("encode %s: %w", t, err)
+	}
+	return raw, d.internal, nil
+}
+
+// Decode returns the event of a stored payload, upcast to the newest version.
+func (c *Catalog) Decode(t Type, raw []byte) (Event, error) {
+	d, ok := c.defs[t.Name]
+	if !ok {
+		return nil, ErrUnknownType
+	}
+	if t.Version > d.typ.Version {
+		return nil, fmt.Errorf("%w: newest known is %s: update this service first", ErrUnknownType, d.typ)
+	}
+	for ; t.Version < d.typ.Version; t.Version++ {
+		up := c.upcasts[t]
+		if up == nil {
+			return nil, fmt.Errorf("%w: no upcast from %s", ErrUnknownType, t)
+		}
+		var err error
+		if raw, err = up(raw); err != nil {
+			return nil, fmt.Errorf("upcast from %s: %w", t, err)
+		}
+	}
+	e, err := d.decode(raw)
+	if err != nil {
+		return nil, fmt.Errorf("decode: %w", err)
+	}
+	return e, nil
+}
+
+// Bind makes the events decode with c. Journals and remote sources call it on
+// what they read.
+func (c *Catalog) Bind(rs []Recorded) {
+	for i := range rs {
+		rs[i].types = c
+	}
+}

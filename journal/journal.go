@@ -1,0 +1,208 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/mutant"
+)
+
+// Store is what an engine provides. All methods may be called concurrently, and
+// none returns anything beyond the durable head.
+type Store interface {
+	// Source is the journal's name.
+	Source() freehold.Source
+	// Bounds returns the place before the first event that is still there, and the
+	// durable head.
+	Bounds(ctx context.Context) (first, head freehold.Mark, err error)
+	// Read returns up to limit events behind a position, in order.
+	Read(ctx context.Context, after freehold.Position, limit int) ([]freehold.Recorded, error)
+	// ReadStream returns up to limit events of a stream behind a version, in order.
+	ReadStream(ctx context.Context, s freehold.StreamID, after freehold.Version, limit int) ([]freehold.Recorded, error)
+	// Streams returns up to limit streams behind a name, by name.
+	Streams(ctx context.Context, after freehold.StreamID, limit int) ([]StreamInfo, error)
+	// Wait returns when the durable head is beyond a position, or with ctx's error.
+	Wait(ctx context.Context, after freehold.Position) error
+	// Incarnations lists all openings of the journal for writing, oldest first.
+	Incarnations(ctx context.Context) ([]Incarnation, error)
+}
+
+// StreamInfo is a stream and its version.
+type StreamInfo struct {
+	Stream  freehold.StreamID `json:"stream"`
+	Version freehold.Version  `json:"version"`
+}
+
+// Incarnation is one opening of a journal for writing: its random id, and where
+// the journal stood.
+type Incarnation struct {
+	ID    string        `json:"id"`
+	Start freehold.Mark `json:"start"`
+	Time  time.Time     `json:"time"`
+}
+
+// Journal reads a service's log. It is safe for concurrent use.
+type Journal struct {
+	store Store
+	types *freehold.Catalog
+}
+
+// New returns the journal over a store; engines call it from Open.
+func New(store Store, types *freehold.Catalog) *Journal { return &Journal{store, types} }
+
+// Name is the journal's source name.
+func (j *Journal) Name() freehold.Source { return j.store.Source() }
+
+// Types is the catalog with which events are decoded.
+func (j *Journal) Types() *freehold.Catalog { return j.types }
+
+// Bounds returns the place before the first event that is still there, and the
+// durable head.
+func (j *Journal) Bounds(ctx context.Context) (first, head freehold.Mark, err error) {
+	return j.store.Bounds(ctx)
+}
+
+// Wait returns when there is an event behind the mark, or with ctx's error.
+func (j *Journal) Wait(ctx context.Context, after freehold.Mark) error {
+	return j.store.Wait(ctx, after.Position)
+}
+
+// Incarnations lists all openings of the journal for writing, oldest first.
+func (j *Journal) Incarnations(ctx context.Context) ([]Incarnation, error) {
+	return j.store.Incarnations(ctx)
+}
+
+// Streams returns up to limit streams behind a name, by name.
+func (j *Journal) Streams(ctx context.Context, after freehold.StreamID, limit int) ([]StreamInfo, error) {
+	return j.store.Streams(ctx, after, limit)
+}
+
+// Read returns events behind the mark: about limit of them, ending at a
+// transaction boundary, or none at the head. The mark's chain value is not
+// checked here: the reader checks the first event against it (see [Follows]).
+func (j *Journal) Read(ctx context.Context, after freehold.Mark, limit int) ([]freehold.Recorded, error) {
+	for limit = max(limit, 1); ; limit *= 2 {
+		rs, err := j.store.Read(ctx, after.Position, limit)
+		if err != nil {
+			return nil, fmt.Errorf("read %s behind %d: %w", j.Name(), after.Position, err)
+		}
+		n := len(rs)
+		for n > 0 && !rs[n-1].Last {
+			n--
+		}
+		if n == 0 && len(rs) == limit {
+			continue // one transaction is longer than the page
+		}
+		if n == 0 && len(rs) > 0 {
+			return nil, fmt.Errorf("read %s: the transaction at %d has no end: run freehold verify", j.Name(), rs[0].At.Position)
+		}
+		rs = rs[:n]
+		if mutant.SkipRow && n > 2 {
+			rs = append(rs[:1], rs[2:]...)
+		}
+		j.types.Bind(rs)
+		return rs, nil
+	}
+}
+
+// At returns the mark at a position, as the journal has it. [freehold.ErrDiverged]
+// means that the position is beyond the head, [freehold.ErrGone] that it has
+// been archived.
+func (j *Journal) At(ctx context.Context, p freehold.Position) (freehold.Mark, error) {
+	first, head, err := j.store.Bounds(ctx)
+	switch {
+	case err != nil:
+		return freehold.Mark{}, err
+	case p > head.Position:
+		return head, fmt.Errorf("%s has no position %d, its head is %d: %w", j.Name(), p, head.Position, freehold.ErrDiverged)
+	case p == head.Position:
+		return head, nil
+	case p == first.Position:
+		return first, nil
+	case p < first.Position:
+		return first, fmt.Errorf("%s begins behind %d: %w", j.Name(), first.Position, freehold.ErrGone)
+	}
+	rs, err := j.store.Read(ctx, p-1, 1)
+	if err != nil {
+		return freehold.Mark{}, err
+	}
+	if len(rs) == 0 || rs[0].At.Position != p {
+		return freehold.Mark{}, fmt.Errorf("%s: position %d is missing: run freehold verify", j.Name(), p)
+	}
+	return rs[0].At, nil
+}
+
+// Stream yields a stream's events behind a version, oldest first, and ends at the
+// first error.
+func (j *Journal) Stream(ctx context.Context, s freehold.StreamID, after freehold.Version) iter.Seq2[freehold.Recorded, error] {
+	return func(yield func(freehold.Recorded, error) bool) {
+		const page = 256
+		for {
+			rs, err := j.store.ReadStream(ctx, s, after, page)
+			if err != nil {
+				yield(freehold.Recorded{}, fmt.Errorf("read stream %s: %w", s, err))
+				return
+			}
+			j.types.Bind(rs)
+			for _, r := range rs {
+				if !yield(r, nil) {
+					return
+				}
+				after = r.Version
+			}
+			if len(rs) < page {
+				return
+			}
+		}
+	}
+}
+
+// ErrAltered is returned by [Journal.Verify] for an event that is not as written.
+var ErrAltered = errors.New("journal: altered")
+
+// Verify reads everything behind a mark (the zero mark: from the first event) up
+// to the head that it finds when it starts, and recomputes digests, chain values,
+// and the order of versions within each stream. progress, which may be nil, is
+// called now and then with the position reached. It returns the mark reached.
+func (j *Journal) Verify(ctx context.Context, after freehold.Mark, progress func(freehold.Position)) (freehold.Mark, error) {
+	first, head, err := j.store.Bounds(ctx)
+	if err != nil {
+		return after, err
+	}
+	whole := after.Position <= first.Position
+	if whole {
+		after = first
+	}
+	versions := map[freehold.StreamID]freehold.Version{}
+	for after.Position < head.Position {
+		rs, err := j.store.Read(ctx, after.Position, 1024)
+		if err != nil {
+			return after, err
+		}
+		if len(rs) == 0 {
+			return after, fmt.Errorf("%w: %s ends at %d, its head says %d", ErrAltered, j.Name(), after.Position, head.Position)
+		}
+		for i := range rs {
+			r := &rs[i]
+			if !Follows(after, r) {
+				return after, fmt.Errorf("%w: %s position %d (found %d, stream %s version %d): bytes and chain do not agree",
+					ErrAltered, j.Name(), after.Position+1, r.At.Position, r.Stream, r.Version)
+			}
+			was, seen := versions[r.Stream]
+			if seen && r.Version != was+1 || !seen && whole && first.Position == 0 && r.Version != 1 {
+				return after, fmt.Errorf("%w: %s position %d: stream %s goes from version %d to %d",
+					ErrAltered, j.Name(), r.At.Position, r.Stream, was, r.Version)
+			}
+			versions[r.Stream] = r.Version
+			after = freehold.Mark{Source: j.Name(), Epoch: head.Epoch, Position: r.At.Position, Chain: r.At.Chain}
+		}
+		if progress != nil {
+			progress(after.Position)
+		}
+	}
+	return after, nil
+}
