@@ -1,0 +1,187 @@
+package follow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/fault"
+	"github.com/freehold-go/freehold/internal/mutant"
+)
+
+// databaseSink applies events to a database, with the mark in the same
+// transaction. Each source's loop uses its own part of the maps.
+type databaseSink[T freehold.Tx] struct {
+	follower string
+	db       DB[T]
+	router   *router[T]
+	opts     Options
+	parked   parkedKeys
+	starts   starts
+
+	incarnations incarnations
+}
+
+// handlerError is an error of a handler, as opposed to one of the database.
+type handlerError struct{ error }
+
+func (e handlerError) Unwrap() error { return e.error }
+
+// Mark reads the stored place and which keys are parked.
+func (s *databaseSink[T]) Mark(ctx context.Context, source freehold.Source) (freehold.Mark, error) {
+	var mark freehold.Mark
+	err := s.db.View(ctx, func(ctx context.Context, tx T) error {
+		k := s.db.Keeper(tx)
+		var err error
+		if mark, err = k.Mark(ctx, s.follower, source); err != nil {
+			return err
+		}
+		if err := s.parked.load(ctx, k, s.follower, source); err != nil {
+			return err
+		}
+		return s.incarnations.load(ctx, k, s.follower, source)
+	})
+	if err != nil {
+		return mark, fmt.Errorf("read mark: %w", err)
+	}
+	return mark, nil
+}
+
+// Apply applies a batch in one transaction. If a handler fails, the events are
+// applied one by one up to the failing one, which is tried again and then parked,
+// and the rest is a batch again.
+func (s *databaseSink[T]) Apply(ctx context.Context, from freehold.Mark, events []freehold.Recorded) error {
+	source := from.Source
+	for len(events) > 0 {
+		if s.starts.careful(source, from.Position) {
+			if err := s.applyCounted(ctx, from, events[0]); err != nil {
+				return err
+			}
+			from, events = events[0].At, events[1:]
+			continue
+		}
+		err := s.transact(ctx, from, events)
+		if err == nil {
+			return nil
+		}
+		if !errors.As(err, new(handlerError)) {
+			return err
+		}
+		for alone := true; alone && len(events) > 0; from, events = events[0].At, events[1:] {
+			if alone, err = s.applyAlone(ctx, from, events[0]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// applyAlone applies one event, as often as Attempts allows, and parks it then. It
+// reports whether the event was applied at once.
+func (s *databaseSink[T]) applyAlone(ctx context.Context, from freehold.Mark, r freehold.Recorded) (atOnce bool, err error) {
+	pause := s.opts.Pause
+	for attempt := 1; ; attempt++ {
+		err := s.transact(ctx, from, []freehold.Recorded{r})
+		if err == nil || !errors.As(err, new(handlerError)) {
+			return attempt == 1, err
+		}
+		if attempt >= s.opts.Attempts {
+			return false, s.park(ctx, from, r, err, attempt)
+		}
+		s.opts.Log.Warn("handler failed", "follower", s.follower, "event", r.At.String(), "type", r.Type.String(), "attempt", attempt, "error", err)
+		sleep(ctx, pause)
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		pause = min(2*pause, s.opts.MaxPause)
+	}
+}
+
+// transact moves the mark and applies the events in one transaction.
+func (s *databaseSink[T]) transact(ctx context.Context, from freehold.Mark, events []freehold.Recorded) error {
+	var failed error
+	to := events[len(events)-1].At
+	if mutant.MarkOutsideTx {
+		_, err := s.db.Update(context.WithoutCancel(ctx), func(ctx context.Context, tx T) error {
+			return s.db.Keeper(tx).Move(ctx, s.follower, from, to)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	openings := s.incarnations.unknown(from.Source, events)
+	fault.Point("follow.apply.before")
+	_, err := s.db.Update(context.WithoutCancel(ctx), func(ctx context.Context, tx T) error {
+		failed = nil
+		k := s.db.Keeper(tx)
+		if !mutant.MarkOutsideTx {
+			if err := k.Move(ctx, s.follower, from, to); err != nil {
+				return err
+			}
+		}
+		for _, id := range openings {
+			if err := k.Put(ctx, incarnationSpace(s.follower, from.Source), id, nil); err != nil {
+				return err
+			}
+		}
+		wanted, err := s.sort(ctx, k, events)
+		if err != nil {
+			return err
+		}
+		failed = s.handle(ctx, tx, wanted)
+		return failed
+	})
+	fault.Point("follow.apply.after")
+	if err != nil && (failed != nil || errors.Is(err, freehold.ErrTooLong)) && !ofDatabase(err) {
+		return handlerError{err}
+	}
+	if err == nil {
+		s.incarnations.add(from.Source, openings)
+	}
+	return err
+}
+
+// ofDatabase reports whether an error that a handler returned is one that every
+// event would get just now, so that parking this one would be wrong.
+func ofDatabase(err error) bool {
+	for _, target := range []error{freehold.ErrLatched, freehold.ErrClosed, freehold.ErrUnknown, freehold.ErrFenced} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// handle calls the handlers; a panic in one becomes its error.
+func (s *databaseSink[T]) handle(ctx context.Context, tx T, events []freehold.Recorded) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("handler panicked: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return s.router.apply(ctx, tx, events)
+}
+
+// sort returns the events that handlers want now. Events of a parked key join its
+// queue instead.
+func (s *databaseSink[T]) sort(ctx context.Context, k Keeper, events []freehold.Recorded) ([]freehold.Recorded, error) {
+	source := events[0].At.Source
+	someParked := s.parked.count(source) > 0
+	wanted := make([]freehold.Recorded, 0, len(events))
+	for i := range events {
+		r := &events[i]
+		if !s.router.wants(r) {
+			continue
+		}
+		if someParked && s.parked.has(source, s.opts.Key(*r)) {
+			if err := putParked(ctx, k, s.follower, s.opts.Key(*r), *r, "an earlier event of this key is parked", 0); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		wanted = append(wanted, *r)
+	}
+	return wanted, nil
+}

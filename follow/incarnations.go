@@ -1,0 +1,90 @@
+package follow
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/journal"
+)
+
+// A follower remembers which openings of a source's journal it has applied events
+// of, in the transaction that applies the first one. When the source's history
+// turns out to be another one, the first opening behind the last remembered one
+// tells where the histories part.
+
+func incarnationSpace(follower string, s freehold.Source) string {
+	return "incarnation/" + follower + "/" + string(s)
+}
+
+// incarnations is the openings a follower knows, by source. Each source's loop is
+// the only one that uses its part.
+type incarnations struct {
+	mu    sync.Mutex
+	known map[freehold.Source]map[string]bool
+}
+
+func (in *incarnations) load(ctx context.Context, k Keeper, follower string, s freehold.Source) error {
+	known := map[string]bool{}
+	for item, err := range k.Scan(ctx, incarnationSpace(follower, s), "") {
+		if err != nil {
+			return err
+		}
+		known[item.Key] = true
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.known == nil {
+		in.known = map[freehold.Source]map[string]bool{}
+	}
+	in.known[s] = known
+	return nil
+}
+
+// unknown lists the openings among the events that are new to the follower.
+func (in *incarnations) unknown(s freehold.Source, events []freehold.Recorded) []string {
+	var ids []string
+	last := ""
+	for i := range events {
+		if id := events[i].Incarnation; id != last {
+			last = id
+			in.mu.Lock()
+			if !in.known[s][id] {
+				ids = append(ids, id)
+			}
+			in.mu.Unlock()
+		}
+	}
+	return ids
+}
+
+func (in *incarnations) add(s freehold.Source, ids []string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, id := range ids {
+		in.known[s][id] = true
+	}
+}
+
+// base returns where the history that led to place and the source's present one
+// part.
+func (in *incarnations) base(place freehold.Mark, history []journal.Incarnation) (freehold.Mark, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	next := 0
+	for i, opening := range history {
+		if in.known[place.Source][opening.ID] {
+			next = i + 1
+		}
+	}
+	if next == len(history) {
+		return place, fmt.Errorf("follow: source %s has no opening that is new to %s: nothing to adopt", place.Source, place)
+	}
+	base := history[next].Start
+	base.Source = place.Source
+	if base.Position > place.Position {
+		return place, fmt.Errorf("follow: source %s parts at %d, behind %s: its journal is damaged; run freehold verify there", place.Source, base.Position, place)
+	}
+	return base, nil
+}

@@ -1,0 +1,234 @@
+package follow
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/freehold-go/freehold"
+)
+
+// Parked is an event set aside, or one that waits behind it.
+type Parked struct {
+	Follower string            `json:"follower"`
+	Source   freehold.Source   `json:"source"`
+	Key      string            `json:"key"`
+	Error    string            `json:"error"`    // of the last attempt
+	Attempts int               `json:"attempts"` // 0 for an event that waits behind a parked one
+	Since    time.Time         `json:"since"`
+	Event    freehold.Recorded `json:"event"` // as stored
+}
+
+var (
+	// ErrNotParked is returned for a key that has no parked events.
+	ErrNotParked = errors.New("follow: nothing is parked under this key")
+	// ErrParked is returned by [Follower.WaitFor] when the event that the token
+	// names is parked: its effect is not there, and waiting will not help.
+	ErrParked = errors.New("follow: the event is parked: see freehold parked")
+	// ErrNotRunning is returned for a request to a follower that is not running or
+	// keeps no marks in a database.
+	ErrNotRunning = errors.New("follow: the follower is not running, or has no database to park in")
+)
+
+func parkedSpace(follower string, s freehold.Source) string {
+	return "parked/" + follower + "/" + string(s)
+}
+
+// releasedSpace keeps the events that an operator gave up.
+func releasedSpace(follower string, s freehold.Source) string {
+	return "released/" + follower + "/" + string(s)
+}
+
+// parkedKey orders a space by key and then by position.
+func parkedKey(key string, p freehold.Position) string {
+	return fmt.Sprintf("%s\x00%020d", key, p)
+}
+
+func putParked(ctx context.Context, k Keeper, follower, key string, r freehold.Recorded, reason string, attempts int) error {
+	const longest = 4096
+	if len(reason) > longest {
+		reason = strings.ToValidUTF8(reason[:longest], "")
+	}
+	raw, err := json.Marshal(Parked{Follower: follower, Source: r.At.Source, Key: key, Error: reason, Attempts: attempts, Since: time.Now().UTC(), Event: r})
+	if err != nil {
+		return err
+	}
+	return k.Put(ctx, parkedSpace(follower, r.At.Source), parkedKey(key, r.At.Position), raw)
+}
+
+// readParked returns up to limit parked events from a key on (all keys if it is
+// empty; otherwise only that key's), in the order of release.
+func readParked(ctx context.Context, k Keeper, types *freehold.Catalog, follower string, s freehold.Source, key string, limit int) ([]Parked, error) {
+	from := ""
+	if key != "" {
+		from = key + "\x00"
+	}
+	var all []Parked
+	for item, err := range k.Scan(ctx, parkedSpace(follower, s), from) {
+		if err != nil {
+			return nil, err
+		}
+		if key != "" && !strings.HasPrefix(item.Key, from) || len(all) == limit {
+			break
+		}
+		var p Parked
+		if err := json.Unmarshal(item.Value, &p); err != nil {
+			return nil, fmt.Errorf("parked event %q of %s: %w", item.Key, follower, err)
+		}
+		one := []freehold.Recorded{p.Event}
+		if types != nil {
+			types.Bind(one)
+		}
+		p.Event = one[0]
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// parkedKeys is which keys of each source have parked events. The loop of a source
+// is the only one that changes its part.
+type parkedKeys struct {
+	mu   sync.RWMutex
+	keys map[freehold.Source]map[string]bool
+}
+
+func (p *parkedKeys) load(ctx context.Context, k Keeper, follower string, s freehold.Source) error {
+	keys := map[string]bool{}
+	for item, err := range k.Scan(ctx, parkedSpace(follower, s), "") {
+		if err != nil {
+			return err
+		}
+		key, _, _ := strings.Cut(item.Key, "\x00")
+		keys[key] = true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.keys == nil {
+		p.keys = map[freehold.Source]map[string]bool{}
+	}
+	p.keys[s] = keys
+	return nil
+}
+
+func (p *parkedKeys) has(s freehold.Source, key string) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.keys[s][key]
+}
+
+func (p *parkedKeys) count(s freehold.Source) int {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return len(p.keys[s])
+}
+
+func (p *parkedKeys) add(s freehold.Source, key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.keys[s][key] = true
+}
+
+func (p *parkedKeys) remove(s freehold.Source, key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.keys[s], key)
+}
+
+// park sets an event aside and moves the mark past it, in one transaction. The
+// failed attempt has been rolled back before.
+func (s *databaseSink[T]) park(ctx context.Context, from freehold.Mark, r freehold.Recorded, cause error, attempts int) error {
+	key := s.opts.Key(r)
+	_, err := s.db.Update(context.WithoutCancel(ctx), func(ctx context.Context, tx T) error {
+		k := s.db.Keeper(tx)
+		if err := k.Move(ctx, s.follower, from, r.At); err != nil {
+			return err
+		}
+		return putParked(ctx, k, s.follower, key, r, cause.Error(), attempts)
+	})
+	if err != nil {
+		return fmt.Errorf("park %s: %w", r.At, err)
+	}
+	s.parked.add(r.At.Source, key)
+	s.opts.Log.Error("event parked", "follower", s.follower, "event", r.At.String(), "type", r.Type.String(), "key", key, "error", cause)
+	return nil
+}
+
+// release applies a key's parked events in order, each in a transaction of its
+// own, until none is left: the key is free in the transaction that finds its
+// queue empty. It runs in the source's loop, so no event of the key can arrive in
+// between. With giveUp the first event is put on record as released and not
+// applied.
+func (s *databaseSink[T]) release(ctx context.Context, source Source, key string, giveUp bool) error {
+	name := source.Name()
+	if !s.parked.has(name, key) {
+		return fmt.Errorf("%w: follower %s, source %s, key %s", ErrNotParked, s.follower, name, key)
+	}
+	for {
+		var failed error
+		left := 0
+		_, err := s.db.Update(context.WithoutCancel(ctx), func(ctx context.Context, tx T) error {
+			k := s.db.Keeper(tx)
+			failed = nil
+			queue, err := readParked(ctx, k, source.Types(), s.follower, name, key, 2)
+			if left = len(queue); err != nil || left == 0 {
+				return err
+			}
+			first := queue[0]
+			at := parkedKey(key, first.Event.At.Position)
+			if giveUp {
+				raw, err := json.Marshal(first)
+				if err != nil {
+					return err
+				}
+				if err := k.Put(ctx, releasedSpace(s.follower, name), at, raw); err != nil {
+					return err
+				}
+			} else if failed = s.handle(ctx, tx, []freehold.Recorded{first.Event}); failed != nil {
+				return failed
+			}
+			left--
+			return k.Delete(ctx, parkedSpace(s.follower, name), at)
+		})
+		if err != nil {
+			return fmt.Errorf("release %s of %s: still parked: %w", key, s.follower, err)
+		}
+		if giveUp = false; left == 0 {
+			s.parked.remove(name, key)
+			return nil
+		}
+	}
+}
+
+// list returns up to limit parked events of a source.
+func (s *databaseSink[T]) list(ctx context.Context, source Source, limit int) (all []Parked, err error) {
+	err = s.db.View(ctx, func(ctx context.Context, tx T) error {
+		all, err = readParked(ctx, s.db.Keeper(tx), source.Types(), s.follower, source.Name(), "", limit)
+		return err
+	})
+	return all, err
+}
+
+// isParked reports whether the event at a position is parked.
+func (s *databaseSink[T]) isParked(ctx context.Context, source Source, at freehold.Position) (found bool, err error) {
+	if s.parked.count(source.Name()) == 0 {
+		return false, nil
+	}
+	suffix := parkedKey("", at)
+	err = s.db.View(ctx, func(ctx context.Context, tx T) error {
+		for item, err := range s.db.Keeper(tx).Scan(ctx, parkedSpace(s.follower, source.Name()), "") {
+			if err != nil {
+				return err
+			}
+			if strings.HasSuffix(item.Key, suffix) {
+				found = true
+				return nil
+			}
+		}
+		return nil
+	})
+	return found, err
+}

@@ -1,0 +1,192 @@
+package follow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/mutant"
+	"github.com/freehold-go/freehold/journal"
+)
+
+// operable is a sink that can park, and whose mark an operator may move.
+type operable interface {
+	release(ctx context.Context, source Source, key string, giveUp bool) error
+	list(ctx context.Context, source Source, limit int) ([]Parked, error)
+	isParked(ctx context.Context, source Source, at freehold.Position) (bool, error)
+	adopt(ctx context.Context, from freehold.Mark, history []journal.Incarnation) (freehold.Mark, error)
+}
+
+// errMoved says that a request has changed the stored mark.
+var errMoved = errors.New("follow: mark moved")
+
+// request is something an operator wants done in a source's loop.
+type request struct {
+	do    func(ctx context.Context, sink operable) error
+	moves bool
+	done  chan error
+}
+
+// Parked lists up to limit parked events of all sources.
+func (f *Follower) Parked(ctx context.Context, limit int) ([]Parked, error) {
+	sink, ok := f.sink.(operable)
+	if !ok {
+		return nil, nil
+	}
+	var all []Parked
+	for _, fd := range f.feeds {
+		some, err := sink.list(ctx, fd.source, limit-len(all))
+		if err != nil {
+			return nil, err
+		}
+		if all = append(all, some...); len(all) >= limit {
+			break
+		}
+	}
+	return all, nil
+}
+
+// Retry applies the parked events of a key in order. At the first that fails again
+// it stops and returns the handler's error; that event and those behind it stay
+// parked. [ErrNotParked] if there are none.
+func (f *Follower) Retry(ctx context.Context, s freehold.Source, key string) error {
+	return f.release(ctx, s, key, false)
+}
+
+// Release gives up the first parked event of a key, keeps it on record, and
+// applies those behind it like [Follower.Retry].
+func (f *Follower) Release(ctx context.Context, s freehold.Source, key string) error {
+	return f.release(ctx, s, key, true)
+}
+
+func (f *Follower) release(ctx context.Context, s freehold.Source, key string, giveUp bool) error {
+	fd, err := f.feedOf(s)
+	if err != nil {
+		return err
+	}
+	do := func(ctx context.Context, sink operable) error { return sink.release(ctx, fd.source, key, giveUp) }
+	if mutant.ReleaseOutsideLoop {
+		if sink, ok := f.sink.(operable); ok {
+			return do(ctx, sink)
+		}
+	}
+	return fd.ask(ctx, &request{do: do, done: make(chan error, 1)})
+}
+
+// historian is a source that can say which openings its history has.
+type historian interface {
+	Incarnations(ctx context.Context) ([]journal.Incarnation, error)
+}
+
+// Adopt accepts that a source went back in time: the mark is moved down to the
+// place where the histories part, and what the source wrote since is applied. The
+// effects of the events that were lost stay; compare them with the source by
+// business key. It works only while the source is stopped as diverged, and
+// returns the new mark.
+func (f *Follower) Adopt(ctx context.Context, s freehold.Source) (freehold.Mark, error) {
+	fd, err := f.feedOf(s)
+	if err != nil {
+		return freehold.Mark{}, err
+	}
+	fd.mu.Lock()
+	state, place := fd.state, fd.place
+	fd.mu.Unlock()
+	if state != Diverged {
+		return place, fmt.Errorf("follow: %s has not diverged from %s: nothing to adopt", f.name, s)
+	}
+	h, ok := fd.source.(historian)
+	if !ok {
+		return place, fmt.Errorf("follow: source %s cannot tell its incarnations", s)
+	}
+	history, err := h.Incarnations(ctx)
+	if err != nil {
+		return place, err
+	}
+	var base freehold.Mark
+	err = fd.ask(ctx, &request{moves: true, done: make(chan error, 1), do: func(ctx context.Context, sink operable) error {
+		base, err = sink.adopt(ctx, place, history)
+		return err
+	}})
+	return base, err
+}
+
+func (s *databaseSink[T]) adopt(ctx context.Context, from freehold.Mark, history []journal.Incarnation) (freehold.Mark, error) {
+	to, err := s.incarnations.base(from, history)
+	if err != nil {
+		return from, err
+	}
+	return to, s.keep(ctx, func(ctx context.Context, k Keeper) error { return k.Move(ctx, s.follower, from, to) })
+}
+
+func (f *Follower) feedOf(s freehold.Source) (*feed, error) {
+	for _, fd := range f.feeds {
+		if fd.source.Name() == s {
+			return fd, nil
+		}
+	}
+	return nil, fmt.Errorf("follow: %s does not follow %s", f.name, s)
+}
+
+// ask hands a request to the source's loop and waits for its answer.
+func (fd *feed) ask(ctx context.Context, req *request) error {
+	fd.mu.Lock()
+	if fd.state == Stopped || fd.state == Failed {
+		fd.mu.Unlock()
+		return ErrNotRunning
+	}
+	fd.requests = append(fd.requests, req)
+	if fd.wake != nil {
+		fd.wake()
+	}
+	fd.mu.Unlock()
+	select {
+	case err := <-req.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// serve does what was asked for, in the loop. It returns errMoved if the mark is
+// another one now.
+func (f *Follower) serve(ctx context.Context, fd *feed) error {
+	fd.mu.Lock()
+	requests := fd.requests
+	fd.requests = nil
+	fd.mu.Unlock()
+	var moved error
+	for _, req := range requests {
+		sink, ok := f.sink.(operable)
+		if !ok {
+			req.done <- ErrNotRunning
+			continue
+		}
+		err := req.do(ctx, sink)
+		if req.moves && err == nil {
+			moved = errMoved
+		}
+		req.done <- err
+	}
+	if len(requests) > 0 {
+		fd.mu.Lock()
+		fd.broadcast()
+		fd.mu.Unlock()
+	}
+	return moved
+}
+
+// turnAway ends the loop's service: the state is final and open requests are
+// refused.
+func (fd *feed) turnAway() {
+	fd.mu.Lock()
+	defer fd.mu.Unlock()
+	if fd.state != Failed {
+		fd.state, fd.err = Stopped, nil
+	}
+	fd.broadcast()
+	for _, req := range fd.requests {
+		req.done <- ErrNotRunning
+	}
+	fd.requests = nil
+}

@@ -1,0 +1,127 @@
+package follow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/freehold-go/freehold"
+)
+
+// Route binds a handler to the events it wants; see [On], [Each] and [Batch].
+type Route[T freehold.Tx] struct {
+	typ   freehold.Type // zero for all types
+	one   func(ctx context.Context, tx T, r freehold.Recorded) error
+	batch func(ctx context.Context, tx T, rs []freehold.Recorded) error
+}
+
+// On handles the events of type E. Events of types without a route are passed
+// over and never decoded. Older versions arrive upcast.
+func On[T freehold.Tx, E freehold.Event](fn func(ctx context.Context, tx T, e E, r freehold.Recorded) error) Route[T] {
+	var zero E
+	return Route[T]{typ: zero.EventType(), one: func(ctx context.Context, tx T, r freehold.Recorded) error {
+		decoded, err := r.Decode()
+		if err != nil {
+			return err
+		}
+		e, ok := decoded.(E)
+		if !ok {
+			return fmt.Errorf("follow: %s decodes to %T, handler wants %T: use one struct for one type", r.Type, decoded, zero)
+		}
+		return fn(ctx, tx, e, r)
+	}}
+}
+
+// Each handles events of every type, undecoded. Placeholders are left out.
+func Each[T freehold.Tx](fn func(ctx context.Context, tx T, r freehold.Recorded) error) Route[T] {
+	return Route[T]{one: fn}
+}
+
+// Batch handles events of every type in sets of any length from 1, for handlers
+// that save work by seeing many at once. Placeholders are left out. It must be a
+// follower's only route.
+func Batch[T freehold.Tx](fn func(ctx context.Context, tx T, rs []freehold.Recorded) error) Route[T] {
+	return Route[T]{batch: fn}
+}
+
+// router finds the handlers of an event.
+type router[T freehold.Tx] struct {
+	byName map[string][]func(context.Context, T, freehold.Recorded) error
+	each   []func(context.Context, T, freehold.Recorded) error
+	batch  func(context.Context, T, []freehold.Recorded) error
+}
+
+func newRouter[T freehold.Tx](sources []Source, routes []Route[T]) (*router[T], error) {
+	if len(routes) == 0 {
+		return nil, errors.New("follow: no routes: a follower without a handler has no effect")
+	}
+	rt := &router[T]{byName: map[string][]func(context.Context, T, freehold.Recorded) error{}}
+	for _, r := range routes {
+		switch {
+		case r.batch != nil && len(routes) > 1:
+			return nil, errors.New("follow: a Batch route must be the only route")
+		case r.batch != nil:
+			rt.batch = r.batch
+		case r.typ == freehold.Type{}:
+			rt.each = append(rt.each, r.one)
+		default:
+			if !knownTo(sources, r.typ) {
+				return nil, fmt.Errorf("follow: no source's catalog has %s as its newest version", r.typ)
+			}
+			rt.byName[r.typ.Name] = append(rt.byName[r.typ.Name], r.one)
+		}
+	}
+	return rt, nil
+}
+
+func knownTo(sources []Source, t freehold.Type) bool {
+	for _, s := range sources {
+		if s.Types() != nil && s.Types().Knows(t) {
+			return true
+		}
+	}
+	return false
+}
+
+// wants reports whether any handler takes the event.
+func (rt *router[T]) wants(r *freehold.Recorded) bool {
+	if r.Placeholder() {
+		return false
+	}
+	return rt.batch != nil || len(rt.each) > 0 || len(rt.byName[r.Type.Name]) > 0
+}
+
+// apply hands the events to their handlers, in order. The context that a handler
+// gets carries the event's conversation on.
+func (rt *router[T]) apply(ctx context.Context, tx T, rs []freehold.Recorded) error {
+	if rt.batch != nil {
+		if len(rs) == 0 {
+			return nil
+		}
+		return rt.batch(ctx, tx, rs)
+	}
+	for i := range rs {
+		r := &rs[i]
+		ctx := freehold.WithMeta(ctx, causedBy(r))
+		for _, fn := range rt.byName[r.Type.Name] {
+			if err := fn(ctx, tx, *r); err != nil {
+				return fmt.Errorf("%s at %s: %w", r.Type, r.At, err)
+			}
+		}
+		for _, fn := range rt.each {
+			if err := fn(ctx, tx, *r); err != nil {
+				return fmt.Errorf("%s at %s: %w", r.Type, r.At, err)
+			}
+		}
+	}
+	return nil
+}
+
+func causedBy(r *freehold.Recorded) freehold.Meta {
+	m := r.Meta
+	if m.Correlation == "" {
+		m.Correlation = r.ID
+	}
+	m.Causation = r.ID
+	return m
+}
