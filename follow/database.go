@@ -122,7 +122,7 @@ func (s *databaseSink[T]) transact(ctx context.Context, from freehold.Mark, even
 			}
 		}
 		for _, id := range openings {
-			if err := k.Put(ctx, incarnationSpace(s.follower, from.Source), id, nil); err != nil {
+			if err := k.Put(ctx, incarnationSpace(s.follower, from.Source), id, []byte("1")); err != nil {
 				return err
 			}
 		}

@@ -105,10 +105,14 @@ func (f *Follower) Adopt(ctx context.Context, s freehold.Source) (freehold.Mark,
 	}
 	var base freehold.Mark
 	err = fd.ask(ctx, &request{moves: true, done: make(chan error, 1), do: func(ctx context.Context, sink operable) error {
-		base, err = sink.adopt(ctx, place, history)
+		to, err := sink.adopt(ctx, place, history)
+		base = to
 		return err
 	}})
-	return base, err
+	if err != nil {
+		return freehold.Mark{}, err
+	}
+	return base, nil
 }
 
 func (s *databaseSink[T]) adopt(ctx context.Context, from freehold.Mark, history []journal.Incarnation) (freehold.Mark, error) {
