@@ -45,7 +45,7 @@ func releasedSpace(follower string, s freehold.Source) string {
 
 // parkedKey orders a space by key and then by position.
 func parkedKey(key string, p freehold.Position) string {
-	return fmt.Sprintf("%s\x00%020d", key, p)
+	return fmt.Sprintf("%s\x1f%020d", key, p)
 }
 
 func putParked(ctx context.Context, k Keeper, follower, key string, r freehold.Recorded, reason string, attempts int) error {
@@ -65,7 +65,7 @@ func putParked(ctx context.Context, k Keeper, follower, key string, r freehold.R
 func readParked(ctx context.Context, k Keeper, types *freehold.Catalog, follower string, s freehold.Source, key string, limit int) ([]Parked, error) {
 	from := ""
 	if key != "" {
-		from = key + "\x00"
+		from = key + "\x1f"
 	}
 	var all []Parked
 	for item, err := range k.Scan(ctx, parkedSpace(follower, s), from) {
@@ -102,7 +102,7 @@ func (p *parkedKeys) load(ctx context.Context, k Keeper, follower string, s free
 		if err != nil {
 			return err
 		}
-		key, _, _ := strings.Cut(item.Key, "\x00")
+		key, _, _ := strings.Cut(item.Key, "\x1f")
 		keys[key] = true
 	}
 	p.mu.Lock()

@@ -124,5 +124,5 @@ func (s *databaseSink[T]) putStart(ctx context.Context, k Keeper, source freehol
 }
 
 func (s *databaseSink[T]) startKey(source freehold.Source) string {
-	return s.follower + "\x00" + string(source)
+	return s.follower + "\x1f" + string(source)
 }

@@ -1,0 +1,137 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/kv"
+)
+
+// keeper is what followers keep, in a transaction.
+type keeper struct{ tx *transaction }
+
+var _ follow.Keeper = keeper{}
+
+func (k keeper) Mark(ctx context.Context, follower string, s freehold.Source) (freehold.Mark, error) {
+	m := freehold.Mark{Source: s}
+	var chain []byte
+	err := k.tx.QueryRowContext(ctx, `SELECT epoch, position, chain FROM freehold_mark WHERE follower = $1 AND source = $2`, follower, string(s)).
+		Scan(&m.Epoch, &m.Position, &chain)
+	if errors.Is(err, sql.ErrNoRows) {
+		return m, nil
+	}
+	copy(m.Chain[:], chain)
+	return m, err
+}
+
+func (k keeper) Move(ctx context.Context, follower string, from, to freehold.Mark) error {
+	var result sql.Result
+	var err error
+	if from.Position == 0 && from.Epoch == "" {
+		result, err = k.tx.ExecContext(ctx, `INSERT INTO freehold_mark (follower, source, epoch, position, chain)
+			VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
+			follower, string(to.Source), string(to.Epoch), int64(to.Position), to.Chain[:])
+	} else {
+		result, err = k.tx.ExecContext(ctx, `UPDATE freehold_mark SET epoch = $1, position = $2, chain = $3
+			WHERE follower = $4 AND source = $5 AND epoch = $6 AND position = $7 AND chain = $8`,
+			string(to.Epoch), int64(to.Position), to.Chain[:], follower, string(from.Source), string(from.Epoch), int64(from.Position), from.Chain[:])
+	}
+	if err != nil {
+		return fmt.Errorf("move mark of %s: %w", follower, err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n != 1 {
+		return errors.Join(fmt.Errorf("%s at %s: %w", follower, from, freehold.ErrFenced), err)
+	}
+	return nil
+}
+
+func (k keeper) Marks(ctx context.Context) ([]follow.Place, error) {
+	rows, err := k.tx.QueryContext(ctx, `SELECT follower, source, epoch, position, chain FROM freehold_mark ORDER BY follower, source`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []follow.Place
+	for rows.Next() {
+		var p follow.Place
+		var chain []byte
+		if err := rows.Scan(&p.Follower, &p.Mark.Source, &p.Mark.Epoch, &p.Mark.Position, &chain); err != nil {
+			return nil, err
+		}
+		copy(p.Mark.Chain[:], chain)
+		all = append(all, p)
+	}
+	return all, rows.Err()
+}
+
+func (k keeper) Get(ctx context.Context, space, key string) (value []byte, found bool, err error) {
+	err = k.tx.QueryRowContext(ctx, `SELECT value FROM freehold_keep WHERE space = $1 AND key = $2`, space, key).Scan(&value)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, false, nil
+	}
+	return value, err == nil, err
+}
+
+func (k keeper) Put(ctx context.Context, space, key string, value []byte) error {
+	if value == nil {
+		value = []byte{}
+	}
+	_, err := k.tx.ExecContext(ctx, `INSERT INTO freehold_keep (space, key, value) VALUES ($1, $2, $3)
+		ON CONFLICT (space, key) DO UPDATE SET value = excluded.value`, space, key, value)
+	return err
+}
+
+func (k keeper) Delete(ctx context.Context, space, key string) error {
+	_, err := k.tx.ExecContext(ctx, `DELETE FROM freehold_keep WHERE space = $1 AND key = $2`, space, key)
+	return err
+}
+
+// Scan reads in pages, so that no statement stays open while the caller works.
+func (k keeper) Scan(ctx context.Context, space, from string) iter.Seq2[kv.Item, error] {
+	return func(yield func(kv.Item, error) bool) {
+		const size = 256
+		for first := true; ; first = false {
+			page, err := k.page(ctx, space, from, first, size)
+			if err != nil {
+				yield(kv.Item{}, err)
+				return
+			}
+			for _, item := range page {
+				if !yield(item, nil) {
+					return
+				}
+			}
+			if len(page) < size {
+				return
+			}
+			from = page[size-1].Key
+		}
+	}
+}
+
+// page reads items from a key on, or behind it.
+func (k keeper) page(ctx context.Context, space, from string, inclusive bool, size int) ([]kv.Item, error) {
+	query := `SELECT key, value FROM freehold_keep WHERE space = $1 AND key > $2 ORDER BY key LIMIT $3`
+	if inclusive {
+		query = `SELECT key, value FROM freehold_keep WHERE space = $1 AND key >= $2 ORDER BY key LIMIT $3`
+	}
+	rows, err := k.tx.QueryContext(ctx, query, space, from, size)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var page []kv.Item
+	for rows.Next() {
+		var item kv.Item
+		if err := rows.Scan(&item.Key, &item.Value); err != nil {
+			return nil, err
+		}
+		page = append(page, item)
+	}
+	return page, rows.Err()
+}
