@@ -224,8 +224,13 @@ func (j *Job[W]) Run() error {
 }
 
 // Answer gives the caller its outcome. Call it once, when the outcome of the
-// commit is known.
-func (j *Job[W]) Answer(token freehold.Token, err error) { j.done <- result{token, err} }
+// commit is known; only the first answer counts.
+func (j *Job[W]) Answer(token freehold.Token, err error) {
+	select {
+	case j.done <- result{token, err}:
+	default:
+	}
+}
 
 // Close lets no more work in. Work that is queued is still done.
 func (q *Queue[W]) Close() { q.once.Do(func() { close(q.closed) }) }

@@ -1,0 +1,135 @@
+package inbox
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/journal"
+	"github.com/freehold-go/freehold/outbox"
+	"github.com/freehold-go/freehold/transport"
+)
+
+// answer is what the feed says.
+type answer struct {
+	events []freehold.Recorded
+	first  freehold.Mark
+	head   freehold.Mark
+}
+
+// ask reads the feed behind a mark. limit 0 asks for the head only. With wait it
+// waits at the head for news.
+func (s *Source) ask(ctx context.Context, after freehold.Mark, limit int, wait time.Duration) (*answer, error) {
+	q := url.Values{"after": {strconv.FormatInt(int64(after.Position), 10)}, "limit": {strconv.Itoa(limit)}}
+	if after.Position > 0 && after.Chain != (freehold.Hash{}) {
+		q.Set("chain", after.Chain.String())
+	}
+	if wait > 0 {
+		q.Set("wait", strconv.Itoa(int(wait/time.Second)))
+	}
+	resp, err := s.get(ctx, "?"+q.Encode())
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	a := &answer{}
+	if err := s.readHead(resp.Header, a); err != nil {
+		return nil, err
+	}
+	place := after
+	lines := bufio.NewReaderSize(resp.Body, 64<<10)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if err != nil && (!errors.Is(err, io.EOF) || len(line) > 0) {
+			return nil, fmt.Errorf("inbox: feed of %s: cut off: %w", s.name, err)
+		}
+		if err != nil {
+			break
+		}
+		r, err := transport.ParseJSON(line)
+		if err != nil {
+			return nil, fmt.Errorf("inbox: feed of %s: %w", s.name, err)
+		}
+		if r.At.Source != s.name {
+			return nil, fmt.Errorf("inbox: feed of %s serves %s: check its URL", s.name, r.At.Source)
+		}
+		if !journal.Follows(place, &r) && after.Chain != (freehold.Hash{}) {
+			return nil, fmt.Errorf("inbox: feed of %s: position %d does not follow %s", s.name, r.At.Position, place)
+		}
+		place = r.At
+		a.events = append(a.events, r)
+	}
+	s.types.Bind(a.events)
+	s.learn(a.head)
+	return a, nil
+}
+
+func (s *Source) readHead(h http.Header, a *answer) error {
+	first, err1 := strconv.ParseInt(h.Get(outbox.HeaderFirst), 10, 64)
+	head, err2 := strconv.ParseInt(h.Get(outbox.HeaderHead), 10, 64)
+	epoch := freehold.Epoch(h.Get(outbox.HeaderEpoch))
+	a.first = freehold.Mark{Source: s.name, Epoch: epoch, Position: freehold.Position(first)}
+	a.head = freehold.Mark{Source: s.name, Epoch: epoch, Position: freehold.Position(head)}
+	err3 := a.head.Chain.UnmarshalText([]byte(h.Get(outbox.HeaderHeadChain)))
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return fmt.Errorf("inbox: %s does not answer like a feed: check the URL: %w", s.url, err)
+	}
+	return nil
+}
+
+// get requests a path of the feed and turns refusals into errors.
+func (s *Source) get(ctx context.Context, suffix string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+suffix, nil)
+	if err != nil {
+		return nil, fmt.Errorf("inbox: feed of %s: %w", s.name, err)
+	}
+	if s.opts.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+s.opts.Token)
+	}
+	resp, err := s.opts.Client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("inbox: feed of %s: %w", s.name, err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	var body struct{ Detail string }
+	raw, _ := io.ReadAll(io.LimitReader(resp.Body, 4096)) // what there is of an explanation
+	if json.Unmarshal(raw, &body) != nil {
+		body.Detail = strings.TrimSpace(string(raw))
+	}
+	err = fmt.Errorf("inbox: feed of %s: %s: %s", s.name, resp.Status, body.Detail)
+	switch resp.StatusCode {
+	case http.StatusConflict:
+		return nil, fmt.Errorf("%w: %w", err, freehold.ErrDiverged)
+	case http.StatusGone:
+		return nil, fmt.Errorf("%w: %w", err, freehold.ErrGone)
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return nil, fmt.Errorf("%w: check the token", err)
+	}
+	return nil, err
+}
+
+// Incarnations lists the openings of the source's journal, oldest first.
+func (s *Source) Incarnations(ctx context.Context) ([]journal.Incarnation, error) {
+	resp, err := s.get(ctx, "/incarnations")
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	var all []journal.Incarnation
+	if err := json.NewDecoder(resp.Body).Decode(&all); err != nil {
+		return nil, fmt.Errorf("inbox: incarnations of %s: %w", s.name, err)
+	}
+	return all, nil
+}

@@ -1,0 +1,277 @@
+package inbox
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/journal"
+	"github.com/freehold-go/freehold/transport"
+)
+
+// Options tune a remote source; the zero value pulls the feed.
+type Options struct {
+	// Subscriber delivers events through a broker. nil pulls the feed only.
+	Subscriber transport.Subscriber
+	// Token is sent to the feed as a bearer token.
+	Token string
+	// Client makes the requests. nil is a client of the source's own.
+	Client *http.Client
+	// Silence is for how long the broker may be quiet before the feed is asked. 0 is 3 s.
+	Silence time.Duration
+	// Window is how many events from the broker are held for readers. 0 is 4096.
+	Window int
+	// Log is where errors of the subscription go. nil is slog.Default().
+	Log *slog.Logger
+}
+
+// Source is another service's journal. It implements follow.Source, is safe for
+// concurrent use, and any number of followers may read it.
+type Source struct {
+	name  freehold.Source
+	url   string
+	types *freehold.Catalog
+	opts  Options
+
+	mu      sync.Mutex
+	window  []freehold.Recorded // contiguous and chained, from the broker
+	head    freehold.Mark       // the highest place heard of
+	suspect bool                // something does not fit: the feed decides
+	heard   time.Time           // last sign of the source
+	news    chan struct{}       // closed and replaced at any of these changes
+}
+
+// Remote returns the journal of the service name, whose feed is at feedURL and
+// whose events decode with types. Call Run if there is a Subscriber.
+func Remote(name freehold.Source, feedURL string, types *freehold.Catalog, o *Options) (*Source, error) {
+	if err := name.Validate(); err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(feedURL)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("inbox: feed URL of %s is %q: want http://host:port/feed", name, feedURL)
+	}
+	var opts Options
+	if o != nil {
+		opts = *o
+	}
+	if opts.Client == nil {
+		opts.Client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute}}
+	}
+	if opts.Silence <= 0 {
+		opts.Silence = 3 * time.Second
+	}
+	if opts.Window <= 0 {
+		opts.Window = 4096
+	}
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	return &Source{name: name, url: feedURL, types: types, opts: opts, news: make(chan struct{})}, nil
+}
+
+var _ follow.Source = (*Source)(nil)
+
+// Name is the source's name.
+func (s *Source) Name() freehold.Source { return s.name }
+
+// Types is the catalog with which events are decoded.
+func (s *Source) Types() *freehold.Catalog { return s.types }
+
+// Bounds asks the feed.
+func (s *Source) Bounds(ctx context.Context) (first, head freehold.Mark, err error) {
+	a, err := s.ask(ctx, freehold.Mark{}, 0, 0)
+	if err != nil {
+		return first, head, err
+	}
+	return a.first, a.head, nil
+}
+
+// Read returns events behind the mark: those that the broker has delivered if they
+// continue it, or else the feed's.
+func (s *Source) Read(ctx context.Context, after freehold.Mark, limit int) ([]freehold.Recorded, error) {
+	s.mu.Lock()
+	suspect := s.suspect
+	if !suspect {
+		if rs := s.buffered(after, limit); len(rs) > 0 {
+			s.mu.Unlock()
+			return rs, nil
+		}
+	}
+	atHead := !suspect && s.head.Position == after.Position && s.head.Chain == after.Chain
+	s.mu.Unlock()
+	if atHead {
+		return nil, nil
+	}
+	a, err := s.ask(ctx, after, limit, 0)
+	if err != nil {
+		return nil, err
+	}
+	if suspect {
+		s.mu.Lock()
+		s.suspect = false
+		s.mu.Unlock()
+	}
+	return a.events, nil
+}
+
+// buffered returns events of the window that continue the mark, up to a
+// transaction boundary.
+func (s *Source) buffered(after freehold.Mark, limit int) []freehold.Recorded {
+	if len(s.window) == 0 {
+		return nil
+	}
+	i := int(after.Position + 1 - s.window[0].At.Position)
+	if i < 0 || i >= len(s.window) {
+		return nil
+	}
+	if r := &s.window[i]; r.At.Chain != journal.Chain(after.Chain, r.At.Position, r.Digest) {
+		return nil
+	}
+	end := min(i+max(limit, 1), len(s.window))
+	for end < len(s.window) && !s.window[end-1].Last {
+		end++
+	}
+	for end > i && !s.window[end-1].Last {
+		end--
+	}
+	return append([]freehold.Recorded(nil), s.window[i:end]...)
+}
+
+// Wait returns when there may be events behind the mark.
+func (s *Source) Wait(ctx context.Context, after freehold.Mark) error {
+	if s.opts.Subscriber == nil {
+		_, err := s.ask(ctx, after, 0, 20*time.Second)
+		return err
+	}
+	timer := time.NewTimer(s.opts.Silence)
+	defer timer.Stop()
+	for {
+		s.mu.Lock()
+		ready, news, quiet := s.suspect || s.head.Position > after.Position, s.news, time.Since(s.heard)
+		s.mu.Unlock()
+		if ready {
+			return nil
+		}
+		if quiet >= s.opts.Silence {
+			_, err := s.ask(ctx, after, 0, 0)
+			return err
+		}
+		timer.Reset(s.opts.Silence - quiet)
+		select {
+		case <-news:
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Run keeps the subscription up until ctx ends. Without a Subscriber it only waits.
+func (s *Source) Run(ctx context.Context) error {
+	if s.opts.Subscriber == nil {
+		<-ctx.Done()
+		return nil
+	}
+	pause := 50 * time.Millisecond
+	for ctx.Err() == nil {
+		a, err := s.ask(ctx, freehold.Mark{}, 0, 0)
+		if err == nil {
+			begun := time.Now()
+			err = s.opts.Subscriber.Subscribe(ctx, s.name, a.head, transport.Handler{Events: s.take, Head: s.announced})
+			if time.Since(begun) > 5*time.Second {
+				pause = 50 * time.Millisecond
+			}
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		s.opts.Log.Warn("subscription ended, the feed serves meanwhile", "source", s.name, "again_in", pause, "error", err)
+		timer := time.NewTimer(pause/2 + rand.N(pause/2))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		pause = min(2*pause, 5*time.Second)
+	}
+	return nil
+}
+
+// take adds what the broker delivers to the window. An event that does not
+// continue it begins a new window: readers behind it go to the feed.
+func (s *Source) take(_ context.Context, events []freehold.Recorded) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range events {
+		r := &events[i]
+		if r.At.Source != s.name || !r.Placeholder() && journal.Digest(r) != r.Digest {
+			continue // not this source's, or damaged: the feed has the real one
+		}
+		n := len(s.window)
+		switch {
+		case n > 0 && r.At.Position <= s.window[n-1].At.Position:
+			if k := int(r.At.Position - s.window[0].At.Position); k < 0 || s.window[k].At.Chain != r.At.Chain {
+				// Old news that cannot be compared, or another history: ask.
+				s.suspect = s.suspect || k >= 0 || r.Incarnation != s.window[n-1].Incarnation
+			}
+			continue
+		case n > 0 && !journal.Follows(s.window[n-1].At, r):
+			s.suspect = s.suspect || r.At.Position == s.window[n-1].At.Position+1
+			s.window = s.window[:0:0]
+		}
+		one := events[i : i+1]
+		s.types.Bind(one)
+		s.window = append(s.window, one[0])
+	}
+	if over := len(s.window) - s.opts.Window; over > s.opts.Window/2 {
+		s.window = append([]freehold.Recorded(nil), s.window[over:]...)
+	}
+	if n := len(s.window); n > 0 && s.window[n-1].At.Position > s.head.Position {
+		s.head = s.window[n-1].At
+	}
+	s.signal()
+	return nil
+}
+
+// announced takes a head that the source's relay announces.
+func (s *Source) announced(h transport.Head) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.Source != s.name {
+		return
+	}
+	if h.Position < s.head.Position && h.Epoch != s.head.Epoch || h.Position == s.head.Position && h.Chain != s.head.Chain {
+		s.suspect = true
+	}
+	if n := len(s.window); n > 0 && h.Incarnation != s.window[n-1].Incarnation && h.Position < s.window[n-1].At.Position {
+		s.suspect = true
+	}
+	if h.Position > s.head.Position {
+		s.head = h.Mark
+	}
+	s.signal()
+}
+
+// learn takes the head that the feed told, which is final.
+func (s *Source) learn(head freehold.Mark) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if head != s.head && (head.Position > s.head.Position || s.suspect || head.Epoch != s.head.Epoch) {
+		s.head = head
+	}
+	s.signal()
+}
+
+func (s *Source) signal() {
+	s.heard = time.Now()
+	close(s.news)
+	s.news = make(chan struct{})
+}
