@@ -32,6 +32,12 @@ func On[T freehold.Tx, E freehold.Event](fn func(ctx context.Context, tx T, e E,
 	}}
 }
 
+// OnType handles the events of a type, undecoded, for packages that build their own
+// handlers on this one.
+func OnType[T freehold.Tx](typ freehold.Type, fn func(ctx context.Context, tx T, r freehold.Recorded) error) Route[T] {
+	return Route[T]{typ: typ, one: fn}
+}
+
 // Each handles events of every type, undecoded. Placeholders are left out.
 func Each[T freehold.Tx](fn func(ctx context.Context, tx T, r freehold.Recorded) error) Route[T] {
 	return Route[T]{one: fn}

@@ -86,6 +86,15 @@ func (f *Follower) Follows(s freehold.Source) bool {
 	return err == nil
 }
 
+// Bind makes events that were kept elsewhere decode with their source's catalog.
+func (f *Follower) Bind(rs []freehold.Recorded) {
+	for i := range rs {
+		if fd, err := f.feedOf(rs[i].At.Source); err == nil {
+			fd.source.Types().Bind(rs[i : i+1])
+		}
+	}
+}
+
 // WaitFor returns when the follower has applied everything that the token asks of
 // its sources; what the token asks of others is not its business. If ctx ends
 // first the error is freehold.ErrBehind; [ErrParked] and freehold.ErrHistoryLost
