@@ -55,6 +55,7 @@ type Caller[T freehold.Tx, E freehold.Event, O any] struct {
 	name   string
 	db     follow.DB[T]
 	source freehold.Source
+	own    follow.Source
 	opts   Options
 	call   func(ctx context.Context, key string, e E, attempt int) (O, error)
 	record func(ctx context.Context, tx T, e E, r freehold.Recorded, o O) error
@@ -63,8 +64,9 @@ type Caller[T freehold.Tx, E freehold.Event, O any] struct {
 	finished chan struct{} // has room for one signal
 
 	mu      sync.Mutex
-	mark    freehold.Mark // stored
-	seen    freehold.Mark // the last event handed over
+	mark    freehold.Mark     // stored
+	seen    freehold.Mark     // the last event handed over
+	found   freehold.Position // the head at the start: what stands up to it may have been called before
 	open    []freehold.Mark
 	done    map[freehold.Position]bool // recorded, above mark
 	results []result[E, O]
@@ -80,7 +82,9 @@ type result[E, O any] struct {
 
 // New returns the caller name for the events E of the service's own journal. call
 // is made outside transactions and returns the definite outcome, or an error if
-// it does not know; record stores an outcome.
+// it does not know; record stores an outcome. Attempts count from 0. An intent that
+// the caller finds at its start begins at 1: an earlier run may have made the
+// call, so that what became of it is to be asked first.
 func New[T freehold.Tx, E freehold.Event, O any](name string, db follow.DB[T], own follow.Source, o *Options,
 	call func(ctx context.Context, key string, e E, attempt int) (O, error),
 	record func(ctx context.Context, tx T, e E, r freehold.Recorded, o O) error) (*Caller[T, E, O], error) {
@@ -88,7 +92,7 @@ func New[T freehold.Tx, E freehold.Event, O any](name string, db follow.DB[T], o
 	if !own.Types().Knows(zero.EventType()) {
 		return nil, fmt.Errorf("intent %s: the journal's catalog does not have %s", name, zero.EventType())
 	}
-	c := &Caller[T, E, O]{name: "intent_" + name, db: db, source: own.Name(), call: call, record: record,
+	c := &Caller[T, E, O]{name: "intent_" + name, db: db, source: own.Name(), own: own, call: call, record: record,
 		finished: make(chan struct{}, 1), done: map[freehold.Position]bool{}, busy: map[freehold.StreamID][]func(){}}
 	if o != nil {
 		c.opts = *o
@@ -166,9 +170,13 @@ func (s sink[T, E, O]) Mark(ctx context.Context, source freehold.Source) (freeho
 	if err != nil {
 		return mark, err
 	}
+	_, head, err := s.own.Bounds(ctx)
+	if err != nil {
+		return mark, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mark, s.seen, s.done = mark, mark, done
+	s.mark, s.seen, s.done, s.found = mark, mark, done, head.Position
 	return mark, nil
 }
 
@@ -231,7 +239,11 @@ func (c *Caller[T, E, O]) begin(ctx context.Context, r freehold.Recorded) error 
 func (c *Caller[T, E, O]) attempt(ctx context.Context, e E, r freehold.Recorded) {
 	defer c.calls.Done()
 	key, pause := c.opts.Key(r), c.opts.Pause
-	for attempt := 0; ctx.Err() == nil; attempt++ {
+	attempt := 0
+	if r.At.Position <= c.found {
+		attempt = 1
+	}
+	for ; ctx.Err() == nil; attempt++ {
 		outcome, err := c.call(ctx, key, e, attempt)
 		if err == nil {
 			c.mu.Lock()
