@@ -58,12 +58,3 @@ type CreditNote struct {
 	Amount event.Money `json:"amount"`
 	Issued time.Time   `json:"issued"`
 }
-
-// Adjustment corrects the ledger by hand, by the value of its lines, which may be
-// negative. One of zero is kept and posts nothing.
-type Adjustment struct {
-	ID string `json:"adjustment"`
-	event.Trade
-	Lines  []event.Line `json:"lines"`
-	Amount event.Money  `json:"amount"`
-}

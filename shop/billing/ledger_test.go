@@ -1,7 +1,9 @@
 package billing_test
 
 import (
+	"errors"
 	"math"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -73,5 +75,36 @@ func TestDocumentNumbers(t *testing.T) {
 		if n, err := billing.ParseNumber(s); err == nil {
 			t.Errorf("%q is %+v", s, n)
 		}
+	}
+}
+
+func TestAdjustmentsAreChecked(t *testing.T) {
+	t.Parallel()
+	trade := event.Trade{Reference: "A563186", Currency: "GBP"}
+	line := event.Line{SKU: "B", Quantity: 1, Price: -11062060}
+	a, err := billing.NewAdjustment("a", trade, []event.Line{line, {SKU: "B", Quantity: -3, Price: 1}})
+	if err != nil || a.Amount != -11062063 {
+		t.Errorf("%+v, %v", a, err)
+	}
+	long := strings.Repeat("x", 65)
+	for field, change := range map[string]func(*event.Trade, *event.Line){
+		"currency":             func(t *event.Trade, _ *event.Line) { t.Currency = "XXX" },
+		"reference":            func(t *event.Trade, _ *event.Line) { t.Reference = long },
+		"customer":             func(t *event.Trade, _ *event.Line) { t.Customer = long },
+		"country":              func(t *event.Trade, _ *event.Line) { t.Country = long },
+		"lines[0].sku":         func(_ *event.Trade, l *event.Line) { l.SKU = "" },
+		"lines[0].description": func(_ *event.Trade, l *event.Line) { l.Description = strings.Repeat("x", 201) },
+		"lines[0].quantity":    func(_ *event.Trade, l *event.Line) { l.Quantity = 0 },
+		"lines":                func(_ *event.Trade, l *event.Line) { l.Quantity, l.Price = billing.MaxQuantity, math.MaxInt64/2 },
+	} {
+		tr, l := trade, line
+		change(&tr, &l)
+		_, err := billing.NewAdjustment("a", tr, []event.Line{l})
+		if wrong := new(billing.FieldError); !errors.As(err, &wrong) || wrong.Field != field {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	if _, err := billing.NewAdjustment("a", trade, nil); err == nil {
+		t.Error("an adjustment without lines was accepted")
 	}
 }

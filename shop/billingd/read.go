@@ -1,0 +1,88 @@
+package billingd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/shop/billing"
+	"github.com/freehold-go/freehold/shop/billingdb"
+	"github.com/freehold-go/freehold/sqldb"
+)
+
+// read waits for the token and runs fn on one snapshot.
+func read[V any](ctx context.Context, s *Server, in TokenIn, fn func(ctx context.Context, tx sqldb.Tx) (V, error)) (*body[V], error) {
+	if err := s.await(ctx, in.Token); err != nil {
+		return nil, problem(err)
+	}
+	var v V
+	err := s.db.View(ctx, func(ctx context.Context, tx sqldb.Tx) error {
+		var err error
+		v, err = fn(ctx, tx)
+		return err
+	})
+	if err != nil {
+		return nil, problem(err)
+	}
+	return &body[V]{v}, nil
+}
+
+// await returns when the database has what the token asks for: of Billing's own
+// journal, and of the Order service's as far as Billing follows it. What it asks
+// of others is not Billing's business.
+func (s *Server) await(ctx context.Context, text string) error {
+	if text == "" {
+		return nil
+	}
+	token, err := freehold.ParseToken(text)
+	if err != nil {
+		return invalid("header.Consistency-Token", err.Error(), text)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.wait)
+	defer cancel()
+	if err := s.orders.WaitFor(ctx, token); err != nil {
+		return err
+	}
+	own := s.db.Journal()
+	for _, want := range token.Of(own.Name()) {
+		_, head, err := own.Bounds(ctx)
+		switch {
+		case err != nil:
+			return err
+		case want.Epoch != head.Epoch:
+			return fmt.Errorf("%s is at epoch %s, the token is of %s: %w", own.Name(), head.Epoch, want.Epoch, freehold.ErrHistoryLost)
+		case want.Position > head.Position:
+			return fmt.Errorf("%s is at %d, the token asks for %d: %w", own.Name(), head.Position, want.Position, freehold.ErrBehind)
+		}
+	}
+	return nil
+}
+
+// defaultWait is how long a read waits for its token.
+const defaultWait = 5 * time.Second
+
+func isNotFound(err error) bool { return errors.Is(err, billingdb.ErrNotFound) }
+
+// numberAfter reads the number behind which a list goes on.
+func numberAfter(text string) (billing.Number, error) {
+	if text == "" {
+		return billing.Number{}, nil
+	}
+	n, err := billing.ParseNumber(text)
+	if err != nil {
+		return n, invalid("query.after", err.Error(), text)
+	}
+	return n, nil
+}
+
+// about names an operation.
+func about(id, summary string) func(*huma.Operation) {
+	return func(o *huma.Operation) {
+		o.OperationID, o.Summary = id, summary
+		o.Errors = []int{404, 409, 422, 503}
+	}
+}
