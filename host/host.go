@@ -1,0 +1,252 @@
+// Package host is one service process: its HTTP listener, its followers and
+// relays, health, metrics, the operator's endpoints, and an orderly end.
+//
+// # Guarantees
+//
+// Everything that was started is stopped before the databases are closed, in
+// reverse order, within ten seconds. Operator endpoints answer only to the token.
+//
+// # Ordering
+//
+// At the end the listener closes first, requests under way are finished, then
+// followers finish their batch, then what is owned is closed, the last first.
+//
+// # Failure
+//
+// A runner that fails is started again with growing pauses and shows in /readyz
+// meanwhile. A database that cannot go on ends Run with an error, so that the
+// process is started anew.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/journal"
+	"github.com/freehold-go/freehold/outbox"
+)
+
+// Runner is anything long-running: Run returns nil when ctx has ended and its work
+// is in order.
+type Runner interface {
+	Run(ctx context.Context) error
+}
+
+// Options tune a host.
+type Options struct {
+	// Addr is where to listen, such as "127.0.0.1:8080". Empty is a free port on
+	// loopback.
+	Addr string
+	// Token guards the operator's endpoints. Empty closes them.
+	Token string
+	// Audit says which durability the service's databases have, for /operator/audit.
+	Audit []string
+	// Log is where the host writes. nil is slog.Default().
+	Log *slog.Logger
+}
+
+// Host runs one service.
+type Host struct {
+	name     string
+	journal  *journal.Journal
+	opts     Options
+	log      *slog.Logger
+	listener net.Listener
+	mux      *http.ServeMux
+	metrics  *metrics
+	owned    []io.Closer
+	runners  []*running
+
+	mu     sync.Mutex
+	failed map[string]error // runners that are down now
+}
+
+type running struct {
+	name string
+	Runner
+}
+
+// follower is a runner that follows sources.
+type follower interface {
+	Name() string
+	Status(ctx context.Context) []follow.Status
+	Parked(ctx context.Context, limit int) ([]follow.Parked, error)
+	Retry(ctx context.Context, s freehold.Source, key string) error
+	Release(ctx context.Context, s freehold.Source, key string) error
+	Adopt(ctx context.Context, s freehold.Source) (freehold.Mark, error)
+}
+
+// New binds the address and returns a host for the service that owns the journal.
+func New(name string, j *journal.Journal, o *Options) (*Host, error) {
+	h := &Host{name: name, journal: j, mux: http.NewServeMux(), failed: map[string]error{}}
+	if o != nil {
+		h.opts = *o
+	}
+	if h.opts.Addr == "" {
+		h.opts.Addr = "127.0.0.1:0"
+	}
+	if h.log = h.opts.Log; h.log == nil {
+		h.log = slog.Default()
+	}
+	h.log = h.log.With("service", name)
+	var err error
+	if h.listener, err = net.Listen("tcp", h.opts.Addr); err != nil {
+		return nil, fmt.Errorf("%s: cannot listen on %s: %w: stop what uses the port, or give another address", name, h.opts.Addr, err)
+	}
+	h.metrics = newMetrics(h)
+	h.mux.Handle("GET /healthz", http.HandlerFunc(h.healthz))
+	h.mux.Handle("GET /readyz", http.HandlerFunc(h.readyz))
+	h.mux.Handle("GET /metrics", h.metrics.handler())
+	feed := h.guarded(outbox.Feed(j))
+	h.mux.Handle("GET /feed", feed)
+	h.mux.Handle("GET /feed/incarnations", feed)
+	h.operatorEndpoints()
+	return h, nil
+}
+
+// Addr is the address that the host listens on.
+func (h *Host) Addr() string { return h.listener.Addr().String() }
+
+// URL is the service's base URL.
+func (h *Host) URL() string { return "http://" + h.Addr() }
+
+// Journal is the service's journal.
+func (h *Host) Journal() *journal.Journal { return h.journal }
+
+// Own closes what it is given when Run ends, the last first.
+func (h *Host) Own(closers ...io.Closer) { h.owned = append(h.owned, closers...) }
+
+// Go runs r while the host runs.
+func (h *Host) Go(name string, r Runner) { h.runners = append(h.runners, &running{name, r}) }
+
+// Handle serves a pattern of net/http.
+func (h *Host) Handle(pattern string, handler http.Handler) {
+	h.mux.Handle(pattern, h.metrics.timed(handler))
+}
+
+// Handler is what the host serves.
+func (h *Host) Handler() http.Handler { return h.mux }
+
+// Close releases what a host holds that is never run.
+func (h *Host) Close() error {
+	errs := []error{h.listener.Close()}
+	for _, c := range slices.Backward(h.owned) {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// stopWithin bounds each part of an orderly end.
+const stopWithin = 5 * time.Second
+
+// Run serves until ctx ends or the service cannot go on, and stops everything.
+func (h *Host) Run(ctx context.Context) error {
+	run, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	server := &http.Server{Handler: h.mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelWarn)}
+	requests, endRequests := context.WithCancel(run)
+	server.BaseContext = func(net.Listener) context.Context { return requests }
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(h.listener) }()
+	var all sync.WaitGroup
+	for _, r := range h.runners {
+		all.Go(func() { h.keep(run, r, stop) })
+	}
+	select {
+	case <-ctx.Done():
+	case <-run.Done():
+	case err := <-served:
+		stop(fmt.Errorf("listener: %w", err))
+	}
+	var errs []error
+	if cause := context.Cause(run); cause != nil && !errors.Is(cause, context.Canceled) {
+		errs = append(errs, cause)
+	}
+	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+	defer cancel()
+	// Long polls end at once; other requests are finished.
+	time.AfterFunc(stopWithin/2, endRequests)
+	h.log.Debug("stopping")
+	if err := server.Shutdown(stopCtx); err != nil {
+		errs = append(errs, fmt.Errorf("requests did not end in time: %w", err), server.Close())
+	}
+	endRequests()
+	stop(nil)
+	done := make(chan struct{})
+	go func() { all.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(stopWithin):
+		errs = append(errs, errors.New("followers did not end in time"))
+	}
+	for _, c := range slices.Backward(h.owned) {
+		errs = append(errs, c.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%s: %w", h.name, err)
+	}
+	return nil
+}
+
+// keep runs r again and again until run ends.
+func (h *Host) keep(run context.Context, r *running, stop context.CancelCauseFunc) {
+	pause := 100 * time.Millisecond
+	for {
+		begun := time.Now()
+		err := r.Run(run)
+		if run.Err() != nil {
+			return
+		}
+		if errors.Is(err, freehold.ErrLatched) || errors.Is(err, freehold.ErrClosed) {
+			stop(fmt.Errorf("%s: %w", r.name, err))
+			return
+		}
+		if err == nil {
+			err = errors.New("ended by itself")
+		}
+		if time.Since(begun) > time.Minute {
+			pause = 100 * time.Millisecond
+		}
+		h.log.Error("runner failed, starts again", "runner", r.name, "in", pause, "error", err)
+		h.setFailed(r.name, err)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-run.Done():
+			timer.Stop()
+			return
+		}
+		h.setFailed(r.name, nil)
+		pause = min(2*pause, 10*time.Second)
+	}
+}
+
+func (h *Host) setFailed(name string, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err == nil {
+		delete(h.failed, name)
+	} else {
+		h.failed[name] = err
+	}
+}
+
+func (h *Host) followers() []follower {
+	var all []follower
+	for _, r := range h.runners {
+		if f, ok := r.Runner.(follower); ok {
+			all = append(all, f)
+		}
+	}
+	return all
+}
