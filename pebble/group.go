@@ -2,11 +2,11 @@ package pebble
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 
-	"github.com/cockroachdb/pebble/v2"
+	lib "github.com/cockroachdb/pebble/v2"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/internal/fault"
@@ -16,22 +16,24 @@ import (
 	"github.com/freehold-go/freehold/kv"
 )
 
-// job is what the writer knows of a caller's work.
+// job is what the writer knows of a caller's work: a closure's transaction, or
+// writes that need no closure.
 type job struct {
 	tx     *transaction
 	writes []freehold.Write
 	drafts [][]freehold.Recorded
 }
 
-// syncing is an outcome that may be told when everything up to it is synced.
-type syncing struct {
-	job    *writer.Job[*job]
-	batch  *pebble.Batch // nil: nothing was written
-	number uint64
-	head   freehold.Mark
-	token  freehold.Token
-	err    error
-}
+// maxGroup is how many callers the writer takes from the queue at a time, and how
+// many appends share a batch at most.
+const maxGroup = 512
+
+// Stages of the writer.
+const (
+	stageRunning  int32 = iota
+	stageApplying       // in Pebble's hands
+	stageDead           // replaced by the undertaker
+)
 
 // Update runs fn in a transaction; see freehold.DB.
 func (db *DB) Update(ctx context.Context, fn func(ctx context.Context, tx kv.Tx) error) (freehold.Token, error) {
@@ -39,7 +41,8 @@ func (db *DB) Update(ctx context.Context, fn func(ctx context.Context, tx kv.Tx)
 	return db.queue.Do(ctx, j, func(ctx context.Context) error { return fn(ctx, j.tx) })
 }
 
-// Append writes to one or more streams atomically; see freehold.DB.
+// Append writes to one or more streams atomically; see freehold.DB. The events are
+// encoded by the caller, and appends that wait at the same time share a batch.
 func (db *DB) Append(ctx context.Context, writes ...freehold.Write) (freehold.Token, error) {
 	j := &job{writes: writes, drafts: make([][]freehold.Recorded, len(writes))}
 	id, now, n := journal.NewID(), journal.Now(), 0
@@ -53,169 +56,272 @@ func (db *DB) Append(ctx context.Context, writes ...freehold.Write) (freehold.To
 	return db.queue.Do(ctx, j, nil)
 }
 
-// loop is the writer: it runs closures one after the other, and hands their batches
-// to Pebble without waiting for their sync.
-func (db *DB) loop() {
-	defer db.queue.Exited()
-	defer close(db.syncing)
+// write is the writer: it takes what is queued, applies it in order, and hands it
+// over to the syncer as soon as that has nothing to do, at the latest when the
+// queue is empty.
+func (db *DB) write() {
 	for {
-		group := db.queue.Next(256)
-		if group == nil {
-			return
+		db.group = db.queue.Next(maxGroup)
+		if db.group == nil {
+			break
 		}
-		for _, j := range group {
-			if err := db.latchedError(); err != nil {
-				db.syncing <- syncing{job: j, err: err}
-				continue
-			}
-			s := db.run(j)
-			if mutant.AnswerBeforeCommit && s.err != nil || mutant.AckBeforeCommit && s.err == nil {
-				j.Answer(s.token, s.err)
-			}
-			db.syncing <- s
+		if db.latchedError() != nil {
+			db.refuse()
+			continue
 		}
+		batch := appends{save: db.tail.Save(), first: len(db.flight.outcomes)}
+		for len(db.group) > 0 {
+			j := db.group[0]
+			if j.Closure() {
+				db.applyAppends(&batch)
+				db.group = db.group[1:]
+				db.runClosure(j)
+				batch = appends{save: db.tail.Save(), first: len(db.flight.outcomes)}
+			} else {
+				db.group = db.group[1:]
+				db.runAppend(j)
+			}
+			if db.sync.idle.Load() {
+				db.applyAppends(&batch)
+				db.handOver()
+			}
+		}
+		db.applyAppends(&batch)
+		db.handOver()
 	}
+	db.end()
 }
 
-// run executes one job and applies its batch.
-func (db *DB) run(j *writer.Job[*job]) syncing {
-	save := db.tail.Save()
-	fail := func(b *pebble.Batch, err error) syncing {
-		db.tail.Rollback(save)
-		_ = b.Close() // it is given up
-		return syncing{job: j, err: err}
+// refuse answers a latched database's callers.
+func (db *DB) refuse() {
+	for _, j := range db.group {
+		j.Answer(freehold.Token{}, db.latchedError())
 	}
-	var b *pebble.Batch
-	if j.Closure() {
-		b = db.kv.NewIndexedBatch()
-		j.Work.tx = &transaction{db: db, id: journal.NewID(), now: journal.Now(), save: save, mark: db.tail.Head(), batch: b, from: b}
-		err := j.Run()
-		j.Work.tx.end()
-		if err != nil {
-			return fail(b, err)
-		}
-	} else {
-		b = db.kv.NewBatch()
-		for i, w := range j.Work.writes {
-			if _, err := db.tail.Append(context.Background(), w.Stream, w.Expect, j.Work.drafts[i]); err != nil {
-				return fail(b, err)
-			}
+	db.group = nil
+}
+
+func (db *DB) end() {
+	db.handOver()
+	db.sync.close()
+	db.queue.Exited()
+}
+
+// undertake takes the writer's place when Pebble does not give the writer back
+// after an error of the disk: it waits for a flush that will never come.
+func (db *DB) undertake() {
+	select {
+	case <-db.queue.Done():
+		return
+	case <-db.latchedCh:
+	}
+	if !db.stage.CompareAndSwap(stageApplying, stageDead) {
+		return // the writer will see the latch
+	}
+	db.flight.view = nil
+	db.sync.put(db.flight)
+	db.flight = flight{}
+	for ; db.group != nil; db.group = db.queue.Next(maxGroup) {
+		db.refuse()
+		db.group = []*writer.Job[*job]{}
+	}
+	db.end()
+}
+
+// appends are the calls without a closure that share the next batch.
+type appends struct {
+	save  journal.Save
+	first int // of their outcomes
+}
+
+// runAppend gives an append its place, or tells its conflict.
+func (db *DB) runAppend(j *writer.Job[*job]) {
+	save, was := db.tail.Save(), db.tail.Head()
+	for i, w := range j.Work.writes {
+		if _, err := db.tail.Append(context.Background(), w.Stream, w.Expect, j.Work.drafts[i]); err != nil {
+			db.tail.Rollback(save)
+			db.add(outcome{job: j, err: err})
+			return
 		}
 	}
 	head := db.tail.Seal()
-	if err := db.store(b, db.tail.Pending(save)); err != nil {
-		return fail(b, err)
+	db.add(outcome{job: j, token: freehold.NewToken(head), wrote: head.Position > was.Position})
+}
+
+// applyAppends applies what appends have gathered, as one batch.
+func (db *DB) applyAppends(a *appends) {
+	if events := db.tail.Pending(a.save); len(events) > 0 {
+		b := db.kv.NewBatchWithSize(batchSize(events))
+		db.commit(b, *a, db.put(b, events))
 	}
-	s := syncing{job: j, batch: b, head: head, token: freehold.NewToken(head)}
-	if b.Empty() {
-		db.tail.Committed()
-		return s
+	*a = appends{save: db.tail.Save(), first: len(db.flight.outcomes)}
+}
+
+// runClosure gives a closure its turn over a batch of its own and applies it.
+func (db *DB) runClosure(j *writer.Job[*job]) {
+	a := appends{save: db.tail.Save(), first: len(db.flight.outcomes)}
+	b := db.kv.NewIndexedBatch()
+	tx := &transaction{db: db, id: journal.NewID(), now: journal.Now(), save: a.save, mark: db.tail.Head(), batch: b, from: b}
+	j.Work.tx = tx
+	err := j.Run()
+	tx.end()
+	if err != nil {
+		db.tail.Rollback(a.save)
+		_ = b.Close() // nothing of it was applied
+		db.add(outcome{job: j, err: err})
+		return
 	}
+	head := db.tail.Seal()
+	err = db.put(b, db.tail.Pending(a.save))
+	db.add(outcome{job: j, token: freehold.NewToken(head), wrote: !b.Empty()})
+	db.commit(b, a, err)
+}
+
+// add notes what a caller will be told when everything before is durable.
+func (db *DB) add(o outcome) {
+	if mutant.AnswerBeforeCommit && o.err != nil || mutant.AckBeforeCommit && o.err == nil {
+		o.job.Answer(o.token, o.err)
+	}
+	db.flight.outcomes = append(db.flight.outcomes, o)
+}
+
+// commit applies the batch of the outcomes from a.first on, or fails them all.
+func (db *DB) commit(b *lib.Batch, a appends, err error) {
 	fault.Point("pebble.commit.before")
-	err := error(nil)
-	if hook := db.commitHook.Load(); hook != nil {
+	if hook := db.commitHook.Load(); hook != nil && err == nil && !b.Empty() {
 		err = (*hook)()
 	}
+	if err == nil && b.Empty() {
+		_ = b.Close() // a transaction that only read
+		db.tail.Committed()
+		return
+	}
+	if err == nil {
+		err = db.apply(b)
+	}
 	if err != nil {
-		return fail(b, fmt.Errorf("pebble: commit: %w", err))
+		db.tail.Rollback(a.save)
+		for i := range db.flight.outcomes[a.first:] {
+			o := &db.flight.outcomes[a.first+i]
+			o.token, o.err, o.wrote = freehold.Token{}, err, false
+		}
+		return
 	}
-	db.mu.Lock()
-	db.applied++
-	s.number = db.applied
-	if db.sync.Sync {
-		err = db.kv.ApplyNoSyncWait(b, db.sync)
-	} else {
-		err = db.kv.Apply(b, db.sync)
-	}
-	if mutant.PublishBeyondDurable {
-		db.head = head
-	}
-	db.mu.Unlock()
+	fault.Point("pebble.commit.after")
 	db.tail.Committed()
-	if err != nil {
-		db.latch(err)
-		s.err = fmt.Errorf("%w: %w", freehold.ErrUnknown, err)
-	}
-	return s
+	db.flight.batches = append(db.flight.batches, b)
 }
 
-// awaitSyncs waits for the syncs in order, and answers callers.
-func (db *DB) awaitSyncs() {
-	defer close(db.synced)
-	for s := range db.syncing {
-		if s.batch != nil && !s.batch.Empty() && s.err == nil && db.sync.Sync {
-			if err := s.batch.SyncWait(); err != nil {
-				db.latch(err)
+// apply hands a batch to Pebble, whose log writes and syncs it behind. An error
+// means that nothing was done. If the disk fails meanwhile Pebble may keep the
+// goroutine for ever; the undertaker then replaces it, and should it come back
+// nevertheless, it ends here.
+func (db *DB) apply(b *lib.Batch) error {
+	db.stage.Store(stageApplying)
+	if err := db.latchedError(); err != nil {
+		if !db.stage.CompareAndSwap(stageApplying, stageRunning) {
+			runtime.Goexit()
+		}
+		return err
+	}
+	func() {
+		defer func() {
+			if p := recover(); p != nil {
+				db.latch(fmt.Errorf("%v", p)) // the outcomes become unknown
 			}
+		}()
+		var err error
+		if db.synced() {
+			err = db.kv.ApplyNoSyncWait(b, lib.Sync)
+		} else {
+			err = db.kv.Apply(b, lib.NoSync)
 		}
-		if latched := db.latchedError(); latched != nil && !errors.Is(s.err, freehold.ErrLatched) {
-			// What it wrote, or read, may be gone after a restart.
-			s.err = fmt.Errorf("%w: %w", freehold.ErrUnknown, latched)
+		if err != nil {
+			db.latch(err)
 		}
-		fault.Point("pebble.commit.after")
-		if s.batch != nil {
-			if s.err == nil && s.number > 0 {
-				db.advance(s.number, s.head)
-			}
-			_ = s.batch.Close() // applied
-		}
-		s.job.Answer(s.token, s.err)
-	}
-}
-
-func (db *DB) advance(number uint64, head freehold.Mark) {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	db.durable, db.head = number, head
-	close(db.news)
-	db.news = make(chan struct{})
-}
-
-func (db *DB) latch(err error) {
-	err = fmt.Errorf("%w: %s: %w", freehold.ErrLatched, db.dir, err)
-	if db.latched.CompareAndSwap(nil, &err) {
-		db.log.Error("database latched", "database", db.dir, "error", err)
-	}
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	close(db.news)
-	db.news = make(chan struct{})
-}
-
-func (db *DB) latchedError() error {
-	if p := db.latched.Load(); p != nil {
-		return *p
+	}()
+	if !db.stage.CompareAndSwap(stageApplying, stageRunning) {
+		runtime.Goexit()
 	}
 	return nil
 }
 
-// store adds events to a batch.
-func (db *DB) store(b *pebble.Batch, events []freehold.Recorded) error {
-	var value, key []byte
+// synced reports whether a batch is waited for until it is on disk. A disposable
+// database does so for events only; since the log is one sequence, what was
+// applied before is then on disk as well.
+func (db *DB) synced() bool {
+	return !db.lazy || !db.relaxed && len(db.tail.Pending(journal.Save{})) > 0
+}
+
+// handOver gives the syncer what has been applied since the last time, with the
+// state that becomes visible when it is durable.
+func (db *DB) handOver() {
+	f := db.flight
+	if len(f.outcomes) == 0 {
+		return
+	}
+	db.flight = flight{outcomes: make([]outcome, 0, 64)}
+	if len(f.batches) > 0 && db.latchedError() == nil {
+		f.view = &view{head: db.tail.Head(), snapshot: db.kv.NewSnapshot()}
+	}
+	if mutant.PublishBeyondDurable && f.view != nil {
+		db.publish(f.view)
+		f.view = nil
+	}
+	db.sync.put(f)
+}
+
+// batchSize estimates the bytes of the events' batch.
+func batchSize(events []freehold.Recorded) int {
+	n := 64
+	for i := range events {
+		n += 360 + 2*len(events[i].Stream) + len(events[i].Raw)
+	}
+	return n
+}
+
+// put stores events and their entries under their streams.
+func (db *DB) put(b *lib.Batch, events []freehold.Recorded) error {
+	var key, value []byte
 	for i := range events {
 		r := &events[i]
-		value = encode(value[:0], r)
-		position := numbered(keyEvent, int64(r.At.Position))
-		key = append(append(append(key[:0], keyStream), r.Stream...), 0)
-		key = binary.BigEndian.AppendUint64(key, uint64(r.Version))
-		if err := errors.Join(b.Set(position, value, nil), b.Set(key, position[1:], nil)); err != nil {
+		key = appendNumbered(key[:0], kindEvent, int64(r.At.Position))
+		value = appendRecord(value[:0], r)
+		if err := b.Set(key, value, nil); err != nil {
 			return err
 		}
-		if i == len(events)-1 || events[i+1].Stream != r.Stream {
-			key = append(append(key[:0], keyVersion), r.Stream...)
-			if err := b.Set(key, binary.BigEndian.AppendUint64(nil, uint64(r.Version)), nil); err != nil {
-				return err
-			}
+		position := key[1:]
+		value = appendStream(value[:0], r.Stream, r.Version)
+		if err := b.Set(value, position, nil); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// version reads a stream's applied version.
-func (db *DB) version(_ context.Context, s freehold.StreamID) (freehold.Version, error) {
-	raw, found, err := get(db.kv, append([]byte{keyVersion}, s...))
-	if err != nil || !found {
-		return 0, err
+// lookup reads a stream's version from what has been applied.
+func (db *DB) lookup(_ context.Context, s freehold.StreamID) (freehold.Version, error) {
+	key := appendStream(make([]byte, 0, len(s)+10), s, 1)
+	_, closer, err := db.kv.Get(key)
+	if errors.Is(err, lib.ErrNotFound) {
+		return 0, nil
 	}
-	return freehold.Version(binary.BigEndian.Uint64(raw)), nil
+	if err != nil {
+		return 0, db.wrap(err)
+	}
+	if err := closer.Close(); err != nil {
+		return 0, db.wrap(err)
+	}
+	upper := append(key[:len(key)-9:len(key)-9], 1)
+	it, err := db.kv.NewIter(&lib.IterOptions{LowerBound: key, UpperBound: upper})
+	if err != nil {
+		return 0, db.wrap(err)
+	}
+	var v freehold.Version
+	if it.Last() {
+		_, v, _ = streamOf(it.Key())
+	}
+	if err := errors.Join(it.Error(), it.Close()); err != nil {
+		return 0, db.wrap(err)
+	}
+	return v, nil
 }

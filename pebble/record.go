@@ -2,7 +2,6 @@ package pebble
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -10,87 +9,132 @@ import (
 	"github.com/freehold-go/freehold"
 )
 
-// An event is stored as a format byte, a byte of flags (1 internal, 2 last, 4 has
-// meta), three varints (version, schema, microseconds), digest and chain (32 bytes
-// each), and then text and bytes, each behind its length as a varint: id,
-// incarnation, stream, type, meta (JSON), nonce, payload.
+// recordFormat is the first byte of every stored event. The layout behind it is in
+// the package documentation and never changes; another layout gets another byte.
 const recordFormat = 1
 
-func encode(b []byte, r *freehold.Recorded) []byte {
+const (
+	flagInternal = 1 << iota
+	flagLast
+	flagMeta
+)
+
+var errRecord = errors.New("record is damaged: restore the directory from a backup")
+
+// appendRecord appends the stored form of an event.
+func appendRecord(b []byte, r *freehold.Recorded) []byte {
 	var flags byte
-	var meta []byte
 	if r.Internal {
-		flags |= 1
+		flags |= flagInternal
 	}
 	if r.Last {
-		flags |= 2
+		flags |= flagLast
 	}
 	if r.Meta != (freehold.Meta{}) {
-		flags |= 4
-		meta, _ = json.Marshal(r.Meta) // a struct of strings
+		flags |= flagMeta
 	}
 	b = append(b, recordFormat, flags)
-	b = binary.AppendVarint(b, int64(r.Version))
-	b = binary.AppendVarint(b, int64(r.Type.Version))
-	b = binary.AppendVarint(b, r.Time.UnixMicro())
+	b = binary.AppendUvarint(b, uint64(r.Version))
+	b = binary.AppendUvarint(b, uint64(r.Type.Version))
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Time.UnixMicro()))
 	b = append(b, r.Digest[:]...)
 	b = append(b, r.At.Chain[:]...)
-	for _, s := range [...]string{r.ID, r.Incarnation, string(r.Stream), r.Type.Name} {
-		b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
+	b = appendText(b, r.ID)
+	b = appendText(b, r.Incarnation)
+	b = appendText(b, string(r.Stream))
+	b = appendText(b, r.Type.Name)
+	if flags&flagMeta != 0 {
+		b = appendText(b, r.Meta.Correlation)
+		b = appendText(b, r.Meta.Causation)
+		b = appendText(b, r.Meta.Tenant)
+		b = appendText(b, r.Meta.Actor)
+		b = appendText(b, r.Meta.TraceParent)
 	}
-	for _, s := range [...][]byte{meta, r.Nonce, r.Raw} {
-		b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
-	}
-	return b
+	b = binary.AppendUvarint(b, uint64(len(r.Nonce)))
+	b = append(b, r.Nonce...)
+	return append(b, r.Raw...)
 }
 
-var errRecord = errors.New("event is damaged: run freehold verify")
+func appendText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
 
-// decode reads an event at its key. It keeps nothing of value.
-func (db *DB) decode(key, value []byte) (freehold.Recorded, error) {
-	r := freehold.Recorded{At: freehold.Mark{Source: db.name, Epoch: db.epoch}}
-	if len(key) != 9 || len(value) < 2 {
-		return r, errRecord
+// decodeRecord reads the stored form of the event at a key into r, whose
+// At.Source and At.Epoch are set. It keeps nothing of key and value.
+func decodeRecord(key, value []byte, r *freehold.Recorded) error {
+	if len(key) != 9 || key[0] != kindEvent {
+		return fmt.Errorf("key %x: %w", key, errRecord)
 	}
 	r.At.Position = freehold.Position(binary.BigEndian.Uint64(key[1:]))
+	if len(value) < 2 {
+		return fmt.Errorf("position %d: %w", r.At.Position, errRecord)
+	}
 	if value[0] != recordFormat {
-		return r, fmt.Errorf("position %d: format %d: %w", r.At.Position, value[0], errRecord)
+		return fmt.Errorf("position %d has format %d, this program knows %d: update the program", r.At.Position, value[0], recordFormat)
 	}
 	flags := value[1]
-	r.Internal, r.Last = flags&1 != 0, flags&2 != 0
-	b := append([]byte(nil), value[2:]...)
-	bad := false
-	number := func() int64 {
-		n, size := binary.Varint(b)
-		if size <= 0 {
-			bad = true
-			return 0
+	r.Internal, r.Last = flags&flagInternal != 0, flags&flagLast != 0
+	rest := value[2:]
+	version, n := binary.Uvarint(rest)
+	if n <= 0 {
+		return fmt.Errorf("position %d: %w", r.At.Position, errRecord)
+	}
+	schema, m := binary.Uvarint(rest[n:])
+	if m <= 0 || len(rest) < n+m+8+64 {
+		return fmt.Errorf("position %d: %w", r.At.Position, errRecord)
+	}
+	rest = rest[n+m:]
+	r.Version, r.Type.Version = freehold.Version(version), int(schema)
+	r.Time = time.UnixMicro(int64(binary.BigEndian.Uint64(rest))).UTC()
+	copy(r.Digest[:], rest[8:])
+	copy(r.At.Chain[:], rest[40:])
+	rest = rest[72:]
+
+	// Texts first find their places, then share one string.
+	texts := [9]*string{&r.ID, &r.Incarnation, (*string)(&r.Stream), &r.Type.Name,
+		&r.Meta.Correlation, &r.Meta.Causation, &r.Meta.Tenant, &r.Meta.Actor, &r.Meta.TraceParent}
+	count := 4
+	if flags&flagMeta != 0 {
+		count = 9
+	}
+	var ends [9][2]int
+	at := 0
+	for i := range count {
+		size, n := binary.Uvarint(rest[at:])
+		if n <= 0 || size > uint64(len(rest)-at-n) {
+			return fmt.Errorf("position %d: %w", r.At.Position, errRecord)
 		}
-		b = b[size:]
-		return n
+		ends[i] = [2]int{at + n, at + n + int(size)}
+		at = ends[i][1]
 	}
-	r.Version, r.Type.Version, r.Time = freehold.Version(number()), int(number()), time.UnixMicro(number()).UTC()
-	if bad || len(b) < 64 {
-		return r, fmt.Errorf("position %d: %w", r.At.Position, errRecord)
+	all := string(rest[:at])
+	for i := range count {
+		*texts[i] = all[ends[i][0]:ends[i][1]]
 	}
-	copy(r.Digest[:], b)
-	copy(r.At.Chain[:], b[32:])
-	b = b[64:]
-	text := func() []byte {
-		n, size := binary.Uvarint(b)
-		if size <= 0 || uint64(len(b)-size) < n {
-			bad = true
-			return nil
-		}
-		s := b[size : size+int(n) : size+int(n)]
-		b = b[size+int(n):]
-		return s
+	rest = rest[at:]
+	size, n := binary.Uvarint(rest)
+	if n <= 0 || size > uint64(len(rest)-n) {
+		return fmt.Errorf("position %d: %w", r.At.Position, errRecord)
 	}
-	r.ID, r.Incarnation, r.Stream, r.Type.Name = string(text()), string(text()), freehold.StreamID(text()), string(text())
-	meta := text()
-	r.Nonce, r.Raw = text(), text()
-	if bad || flags&4 != 0 && json.Unmarshal(meta, &r.Meta) != nil {
-		return r, fmt.Errorf("position %d: %w", r.At.Position, errRecord)
+	bytes := append(make([]byte, 0, len(rest)-n), rest[n:]...)
+	r.Nonce, r.Raw = bytes[:size:size], bytes[size:]
+	return nil
+}
+
+// markFormat is the first byte of every stored mark.
+const markFormat = 1
+
+func appendMark(b []byte, m freehold.Mark) []byte {
+	b = binary.BigEndian.AppendUint64(append(b, markFormat), uint64(m.Position))
+	return append(append(b, m.Chain[:]...), m.Epoch...)
+}
+
+func decodeMark(value []byte, m *freehold.Mark) error {
+	if len(value) < 41 || value[0] != markFormat {
+		return fmt.Errorf("mark in %s: %w", m.Source, errRecord)
 	}
-	return r, nil
+	m.Position = freehold.Position(binary.BigEndian.Uint64(value[1:]))
+	copy(m.Chain[:], value[9:])
+	m.Epoch = freehold.Epoch(value[41:])
+	return nil
 }

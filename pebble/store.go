@@ -1,127 +1,138 @@
 package pebble
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"slices"
+	"math"
 
-	"github.com/cockroachdb/pebble/v2"
+	lib "github.com/cockroachdb/pebble/v2"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/journal"
 )
 
-// store reads the journal for package journal, up to the durable head.
+// store reads the journal for package journal, from the durable state.
 type store struct{ db *DB }
 
 var _ journal.Store = store{}
 
 func (s store) Source() freehold.Source { return s.db.name }
 
-func (s store) place() (head freehold.Mark, news chan struct{}) {
-	s.db.mu.Lock()
-	defer s.db.mu.Unlock()
-	return s.db.head, s.db.news
-}
-
 func (s store) Bounds(context.Context) (first, head freehold.Mark, err error) {
-	head, _ = s.place()
-	return freehold.Mark{Source: s.db.name, Epoch: s.db.epoch}, head, nil
-}
-
-func (s store) open() error {
-	select {
-	case <-s.db.queue.Done():
-		return freehold.ErrClosed
-	default:
-		return nil
-	}
+	head, _, err = s.db.durable()
+	return freehold.Mark{Source: s.db.name, Epoch: s.db.epoch}, head, err
 }
 
 func (s store) Read(_ context.Context, after freehold.Position, limit int) ([]freehold.Recorded, error) {
-	if err := s.open(); err != nil {
+	v, err := s.db.acquire()
+	if err != nil {
 		return nil, err
 	}
-	head, _ := s.place()
-	if after >= head.Position {
+	defer s.db.release(v)
+	if after >= v.head.Position {
 		return nil, nil
 	}
-	it, err := s.db.kv.NewIter(&pebble.IterOptions{LowerBound: numbered(keyEvent, int64(after)+1), UpperBound: numbered(keyEvent, int64(head.Position)+1)})
+	limit = int(min(int64(limit), int64(v.head.Position-after)))
+	it, err := v.snapshot.NewIter(&lib.IterOptions{LowerBound: numbered(kindEvent, int64(after)+1), UpperBound: numbered(kindEvent, int64(after)+1+int64(limit))})
 	if err != nil {
 		return nil, s.db.wrap(err)
 	}
-	rs := make([]freehold.Recorded, 0, min(int64(limit), int64(head.Position-after)))
-	for ok := it.First(); ok && len(rs) < limit; ok = it.Next() {
-		r, err := s.db.decode(it.Key(), it.Value())
-		if err != nil {
-			return nil, errors.Join(s.db.wrap(err), it.Close())
+	rs := make([]freehold.Recorded, limit)
+	n := 0
+	for ok := it.First(); ok && n < limit && err == nil; ok = it.Next() {
+		rs[n].At.Source, rs[n].At.Epoch = s.db.name, s.db.epoch
+		var value []byte
+		if value, err = it.ValueAndErr(); err == nil {
+			err = decodeRecord(it.Key(), value, &rs[n])
 		}
-		rs = append(rs, r)
+		n++
 	}
-	if err := errors.Join(it.Error(), it.Close()); err != nil {
+	if err := errors.Join(err, it.Error(), it.Close()); err != nil {
 		return nil, s.db.wrap(err)
 	}
-	return rs, nil
+	return rs[:n], nil
 }
 
 func (s store) ReadStream(_ context.Context, id freehold.StreamID, after freehold.Version, limit int) ([]freehold.Recorded, error) {
-	if err := s.open(); err != nil {
+	v, err := s.db.acquire()
+	if err != nil {
 		return nil, err
 	}
-	head, _ := s.place()
-	return s.db.readStream(s.db.kv, id, after, head.Position, limit)
+	defer s.db.release(v)
+	return s.db.readStream(v.snapshot, id, after, limit)
 }
 
-// readStream reads a stream's events up to a position.
-func (db *DB) readStream(from pebble.Reader, id freehold.StreamID, after freehold.Version, last freehold.Position, limit int) ([]freehold.Recorded, error) {
-	prefix := append(append([]byte{keyStream}, id...), 0)
-	lower := binary.BigEndian.AppendUint64(slices.Clone(prefix), uint64(after)+1)
-	upper := append(slices.Clone(prefix[:len(prefix)-1]), 1)
-	it, err := from.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+// readStream reads up to limit events of a stream behind a version; a negative
+// limit reads all.
+func (db *DB) readStream(from lib.Reader, id freehold.StreamID, after freehold.Version, limit int) ([]freehold.Recorded, error) {
+	if limit < 0 {
+		limit = math.MaxInt
+	}
+	lower := appendStream(make([]byte, 0, len(id)+10), id, after+1)
+	upper := append(lower[:len(lower)-9:len(lower)-9], 1)
+	it, err := from.NewIter(&lib.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
 		return nil, db.wrap(err)
 	}
 	var rs []freehold.Recorded
-	for ok := it.First(); ok && (limit < 0 || len(rs) < limit); ok = it.Next() {
-		key := append([]byte{keyEvent}, it.Value()...)
-		value, found, err := get(from, key)
-		var r freehold.Recorded
-		if err == nil && !found {
+	key := make([]byte, 0, 9)
+	for ok := it.First(); ok && len(rs) < limit && err == nil; ok = it.Next() {
+		var position, value []byte
+		if position, err = it.ValueAndErr(); err != nil {
+			break
+		}
+		key = append(append(key[:0], kindEvent), position...)
+		var found bool
+		if value, found, err = getFrom(from, key); err == nil && !found {
 			err = errRecord
 		}
 		if err == nil {
-			r, err = db.decode(key, value)
+			rs = append(rs, freehold.Recorded{At: freehold.Mark{Source: db.name, Epoch: db.epoch}})
+			err = decodeRecord(key, value, &rs[len(rs)-1])
 		}
-		if err != nil {
-			return nil, errors.Join(db.wrap(err), it.Close())
-		}
-		if r.At.Position > last {
-			break
-		}
-		rs = append(rs, r)
 	}
-	if err := errors.Join(it.Error(), it.Close()); err != nil {
+	if err := errors.Join(err, it.Error(), it.Close()); err != nil {
 		return nil, db.wrap(err)
 	}
 	return rs, nil
 }
 
+// Streams seeks from each stream's last entry to the next stream.
 func (s store) Streams(_ context.Context, after freehold.StreamID, limit int) ([]journal.StreamInfo, error) {
-	if err := s.open(); err != nil {
+	v, err := s.db.acquire()
+	if err != nil {
 		return nil, err
 	}
-	it, err := s.db.kv.NewIter(&pebble.IterOptions{LowerBound: append(append([]byte{keyVersion}, after...), 0), UpperBound: []byte{keyVersion + 1}})
+	defer s.db.release(v)
+	it, err := v.snapshot.NewIter(&lib.IterOptions{LowerBound: []byte{kindStream}, UpperBound: []byte{kindStream + 1}})
 	if err != nil {
 		return nil, s.db.wrap(err)
 	}
 	var all []journal.StreamInfo
-	for ok := it.First(); ok && len(all) < limit; ok = it.Next() {
-		all = append(all, journal.StreamInfo{Stream: freehold.StreamID(bytes.Clone(it.Key()[1:])), Version: freehold.Version(binary.BigEndian.Uint64(it.Value()))})
+	var key []byte
+	next := func(s freehold.StreamID) []byte {
+		key = append(append(key[:0], kindStream), s...)
+		return append(key, 1)
 	}
-	if err := errors.Join(it.Error(), it.Close()); err != nil {
+	ok := it.First()
+	if after != "" {
+		ok = it.SeekGE(next(after))
+	}
+	for ok && len(all) < limit {
+		id, _, good := streamOf(it.Key())
+		if !good {
+			err = errRecord
+			break
+		}
+		if !it.SeekLT(next(id)) {
+			break
+		}
+		_, version, _ := streamOf(it.Key())
+		all = append(all, journal.StreamInfo{Stream: id, Version: version})
+		ok = it.Next()
+	}
+	if err := errors.Join(err, it.Error(), it.Close()); err != nil {
 		return nil, s.db.wrap(err)
 	}
 	return all, nil
@@ -129,7 +140,10 @@ func (s store) Streams(_ context.Context, after freehold.StreamID, limit int) ([
 
 func (s store) Wait(ctx context.Context, after freehold.Position) error {
 	for {
-		head, news := s.place()
+		head, news, err := s.db.durable()
+		if err != nil {
+			return err
+		}
 		if head.Position > after {
 			return nil
 		}
@@ -144,17 +158,36 @@ func (s store) Wait(ctx context.Context, after freehold.Position) error {
 }
 
 func (s store) Incarnations(context.Context) ([]journal.Incarnation, error) {
-	it, err := s.db.kv.NewIter(&pebble.IterOptions{LowerBound: []byte{keyIncarnation}, UpperBound: []byte{keyIncarnation + 1}})
+	v, err := s.db.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer s.db.release(v)
+	it, err := v.snapshot.NewIter(&lib.IterOptions{LowerBound: []byte{kindIncarnation}, UpperBound: []byte{kindIncarnation + 1}})
 	if err != nil {
 		return nil, s.db.wrap(err)
 	}
 	var all []journal.Incarnation
-	for ok := it.First(); ok; ok = it.Next() {
+	for ok := it.First(); ok && err == nil; ok = it.Next() {
 		var in journal.Incarnation
-		if err := json.Unmarshal(it.Value(), &in); err != nil {
-			return nil, errors.Join(s.db.wrap(err), it.Close())
-		}
+		err = json.Unmarshal(it.Value(), &in)
 		all = append(all, in)
 	}
-	return all, errors.Join(it.Error(), it.Close())
+	if err := errors.Join(err, it.Error(), it.Close()); err != nil {
+		return nil, s.db.wrap(err)
+	}
+	return all, nil
+}
+
+// getFrom returns a copy of a value.
+func getFrom(r lib.Reader, key []byte) (value []byte, found bool, err error) {
+	raw, closer, err := r.Get(key)
+	if errors.Is(err, lib.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	value = append(make([]byte, 0, len(raw)), raw...)
+	return value, true, closer.Close()
 }

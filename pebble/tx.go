@@ -2,26 +2,29 @@ package pebble
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
 	"math"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
+	lib "github.com/cockroachdb/pebble/v2"
 
 	"github.com/freehold-go/freehold"
-	"github.com/freehold-go/freehold/follow"
 	"github.com/freehold-go/freehold/journal"
 	"github.com/freehold-go/freehold/kv"
 )
 
-// transaction is the kv.Tx of an Update (over an indexed batch) or a View (over a
-// snapshot).
+// Bounds of what a transaction takes.
+const (
+	maxKey   = 1 << 10   // of a key, see kv.Tx
+	maxBatch = 256 << 20 // of all that a transaction writes
+)
+
+// transaction is the kv.Tx of an Update (over an indexed batch) or a View (over
+// the durable snapshot).
 type transaction struct {
 	db     *DB
 	id     string
@@ -29,15 +32,17 @@ type transaction struct {
 	events int
 	save   journal.Save
 	mark   freehold.Mark
-	batch  *pebble.Batch // nil in a View
-	from   pebble.Reader
+	batch  *lib.Batch // nil in a View
+	from   lib.Reader
 
 	mu   sync.Mutex
 	over bool
+	key  []byte // scratch
 }
 
 var _ kv.Tx = (*transaction)(nil)
 
+// end kills the handle; no use of it goes on afterwards.
 func (tx *transaction) end() {
 	tx.mu.Lock()
 	defer tx.mu.Unlock()
@@ -47,16 +52,18 @@ func (tx *transaction) end() {
 // begin guards a use of the handle; the returned function ends the use.
 func (tx *transaction) begin(write bool) (end func(), err error) {
 	tx.mu.Lock()
-	if tx.over {
+	switch {
+	case tx.over:
 		err = freehold.ErrTxDone
-	} else if write && tx.batch == nil {
+	case write && tx.batch == nil:
 		err = freehold.ErrReadOnlyTx
+	case write && tx.batch.Len() > maxBatch:
+		err = fmt.Errorf("pebble: transaction writes more than %d MiB: split it", maxBatch>>20)
+	default:
+		return tx.mu.Unlock, nil
 	}
-	if err != nil {
-		tx.mu.Unlock()
-		return nil, err
-	}
-	return tx.mu.Unlock, nil
+	tx.mu.Unlock()
+	return nil, err
 }
 
 func (tx *transaction) Append(ctx context.Context, s freehold.StreamID, expect freehold.Expect, events ...freehold.Event) (freehold.Version, error) {
@@ -75,20 +82,7 @@ func (tx *transaction) Append(ctx context.Context, s freehold.StreamID, expect f
 
 func (tx *transaction) Events(_ context.Context, s freehold.StreamID, after freehold.Version) iter.Seq2[freehold.Recorded, error] {
 	return func(yield func(freehold.Recorded, error) bool) {
-		end, err := tx.begin(false)
-		if err != nil {
-			yield(freehold.Recorded{}, err)
-			return
-		}
-		rs, err := tx.db.readStream(tx.from, s, after, math.MaxInt64, -1)
-		if err == nil && tx.batch != nil {
-			for _, r := range tx.db.tail.Pending(tx.save) {
-				if r.Stream == s && r.Version > after {
-					rs = append(rs, r)
-				}
-			}
-		}
-		end()
+		rs, err := tx.stream(s, after)
 		if err != nil {
 			yield(freehold.Recorded{}, err)
 			return
@@ -102,6 +96,25 @@ func (tx *transaction) Events(_ context.Context, s freehold.StreamID, after free
 	}
 }
 
+// stream reads what the transaction sees of a stream.
+func (tx *transaction) stream(s freehold.StreamID, after freehold.Version) ([]freehold.Recorded, error) {
+	end, err := tx.begin(false)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	rs, err := tx.db.readStream(tx.from, s, after, -1)
+	if err == nil && tx.batch != nil {
+		for _, r := range tx.db.tail.Pending(tx.save) {
+			if r.Stream == s && r.Version > after {
+				rs = append(rs, r)
+			}
+		}
+	}
+	return rs, err
+}
+
+// Lock does nothing but check the handle: there is one writer.
 func (tx *transaction) Lock(context.Context, ...string) error {
 	end, err := tx.begin(false)
 	if err == nil {
@@ -114,17 +127,25 @@ func (tx *transaction) Mark() freehold.Mark { return tx.mark }
 func (tx *transaction) Now() time.Time      { return tx.now }
 
 func (tx *transaction) Get(_ context.Context, key string) ([]byte, bool, error) {
-	return tx.get(keyData, key)
+	return tx.get(kindData, "", key)
 }
 
 func (tx *transaction) Put(_ context.Context, key string, value []byte) error {
-	return tx.put(keyData, key, value)
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	return tx.put(kindData, "", key, value)
 }
 
-func (tx *transaction) Delete(_ context.Context, key string) error { return tx.delete(keyData, key) }
+func (tx *transaction) Delete(_ context.Context, key string) error {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	return tx.delete(kindData, "", key)
+}
 
 func (tx *transaction) Scan(_ context.Context, prefix, from string) iter.Seq2[kv.Item, error] {
-	return tx.scan(keyData, prefix, from)
+	return tx.scan(kindData, "", prefix, from)
 }
 
 func (tx *transaction) Add(ctx context.Context, key string, delta, min int64) (int64, error) {
@@ -135,150 +156,111 @@ func (tx *transaction) Add(ctx context.Context, key string, delta, min int64) (i
 	var n int64
 	if found {
 		if n, err = strconv.ParseInt(string(raw), 10, 64); err != nil {
-			return 0, fmt.Errorf("pebble: %s is not a number", key)
+			return 0, fmt.Errorf("pebble: value of %.60q is not a number", key)
 		}
+	}
+	if delta > 0 && n > math.MaxInt64-delta || delta < 0 && n < math.MinInt64-delta {
+		return n, fmt.Errorf("pebble: value of %.60q would not fit in 64 bits", key)
 	}
 	if n+delta < min {
 		return n, kv.ErrBound
 	}
-	return n + delta, tx.Put(ctx, key, strconv.AppendInt(nil, n+delta, 10))
+	n += delta
+	return n, tx.Put(ctx, key, strconv.AppendInt(make([]byte, 0, 20), n, 10))
 }
 
-func prefixed(space byte, key string) []byte { return append([]byte{space}, key...) }
+func checkKey(key string) error {
+	if key == "" || len(key) > maxKey {
+		return fmt.Errorf("pebble: key %.40q of %d bytes: want 1 to %d", key, len(key), maxKey)
+	}
+	return nil
+}
 
-func (tx *transaction) get(space byte, key string) ([]byte, bool, error) {
+// appendKey appends a key of a kind; space is empty or ends with a zero byte.
+func appendKey(b []byte, kind byte, space, key string) []byte {
+	return append(append(append(b, kind), space...), key...)
+}
+
+func (tx *transaction) get(kind byte, space, key string) ([]byte, bool, error) {
 	end, err := tx.begin(false)
 	if err != nil {
 		return nil, false, err
 	}
 	defer end()
-	return get(tx.from, prefixed(space, key))
+	tx.key = appendKey(tx.key[:0], kind, space, key)
+	value, found, err := getFrom(tx.from, tx.key)
+	if err != nil {
+		return nil, false, tx.db.wrap(err)
+	}
+	return value, found, nil
 }
 
-func (tx *transaction) put(space byte, key string, value []byte) error {
+func (tx *transaction) put(kind byte, space, key string, value []byte) error {
 	end, err := tx.begin(true)
 	if err != nil {
 		return err
 	}
 	defer end()
-	return tx.batch.Set(prefixed(space, key), value, nil)
+	tx.key = appendKey(tx.key[:0], kind, space, key)
+	return tx.batch.Set(tx.key, value, nil)
 }
 
-func (tx *transaction) delete(space byte, key string) error {
+func (tx *transaction) delete(kind byte, space, key string) error {
 	end, err := tx.begin(true)
 	if err != nil {
 		return err
 	}
 	defer end()
-	return tx.batch.Delete(prefixed(space, key), nil)
+	tx.key = appendKey(tx.key[:0], kind, space, key)
+	return tx.batch.Delete(tx.key, nil)
 }
 
-// scan yields the items of a space whose key starts with prefix and is not below
-// from, without the space's byte.
-func (tx *transaction) scan(space byte, prefix, from string) iter.Seq2[kv.Item, error] {
+// scan yields the items of a kind and space whose key starts with prefix and is
+// not below from, with the key behind the space. It reads in growing pages, so that
+// nothing is held while the caller works.
+func (tx *transaction) scan(kind byte, space, prefix, from string) iter.Seq2[kv.Item, error] {
 	return func(yield func(kv.Item, error) bool) {
-		end, err := tx.begin(false)
-		if err != nil {
-			yield(kv.Item{}, err)
-			return
-		}
-		it, err := tx.from.NewIter(&pebble.IterOptions{LowerBound: prefixed(space, max(prefix, from)), UpperBound: behind(prefixed(space, prefix))})
-		end()
-		if err != nil {
-			yield(kv.Item{}, err)
-			return
-		}
-		for ok := it.First(); ok; ok = it.Next() {
-			if !yield(kv.Item{Key: string(it.Key()[1:]), Value: append([]byte{}, it.Value()...)}, nil) {
-				_ = it.Close() // the caller has what it wanted
+		skip := 1 + len(space)
+		lower := appendKey(nil, kind, space, max(prefix, from))
+		upper := behind(appendKey(nil, kind, space, prefix))
+		for size := 16; ; size = min(2*size, 512) {
+			page, err := tx.page(lower, upper, skip, size)
+			for _, item := range page {
+				if !yield(item, nil) {
+					return
+				}
+			}
+			if err != nil {
+				yield(kv.Item{}, err)
+			}
+			if err != nil || len(page) < size {
 				return
 			}
-		}
-		if err := errors.Join(it.Error(), it.Close()); err != nil {
-			yield(kv.Item{}, err)
+			lower = append(append(lower[:skip], page[size-1].Key...), 0)
 		}
 	}
 }
 
-// behind is the first key that does not start with prefix.
-func behind(prefix []byte) []byte {
-	end := append([]byte(nil), prefix...)
-	for i := len(end) - 1; i >= 0; i-- {
-		if end[i]++; end[i] != 0 {
-			return end[:i+1]
-		}
-	}
-	return nil
-}
-
-// keeper is what followers keep, in a transaction.
-type keeper struct{ tx *transaction }
-
-var _ follow.Keeper = keeper{}
-
-func (k keeper) Mark(_ context.Context, follower string, s freehold.Source) (freehold.Mark, error) {
-	m := freehold.Mark{Source: s}
-	raw, found, err := k.tx.get(keyMark, follower+"\x1f"+string(s))
-	if err != nil || !found {
-		return m, err
-	}
-	if err := json.Unmarshal(raw, &m); err != nil {
-		return m, fmt.Errorf("mark of %s: %w", follower, err)
-	}
-	return m, nil
-}
-
-func (k keeper) Move(ctx context.Context, follower string, from, to freehold.Mark) error {
-	at, err := k.Mark(ctx, follower, from.Source)
+// page reads up to size items from lower up to upper.
+func (tx *transaction) page(lower, upper []byte, skip, size int) ([]kv.Item, error) {
+	end, err := tx.begin(false)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if at != from && (at.Position != 0 || from.Position != 0) {
-		return fmt.Errorf("%s at %s: %w", follower, at, freehold.ErrFenced)
-	}
-	raw, err := json.Marshal(to)
+	defer end()
+	it, err := tx.from.NewIter(&lib.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
-		return err
+		return nil, tx.db.wrap(err)
 	}
-	return k.tx.put(keyMark, follower+"\x1f"+string(to.Source), raw)
-}
-
-func (k keeper) Marks(context.Context) ([]follow.Place, error) {
-	var all []follow.Place
-	for item, err := range k.tx.scan(keyMark, "", "") {
-		if err != nil {
-			return nil, err
-		}
-		var p follow.Place
-		p.Follower, _, _ = strings.Cut(item.Key, "\x1f")
-		if err := json.Unmarshal(item.Value, &p.Mark); err != nil {
-			return nil, fmt.Errorf("mark of %s: %w", p.Follower, err)
-		}
-		all = append(all, p)
-	}
-	return all, nil
-}
-
-func (k keeper) Get(_ context.Context, space, key string) ([]byte, bool, error) {
-	return k.tx.get(keyKeep, space+"\x1e"+key)
-}
-
-func (k keeper) Put(_ context.Context, space, key string, value []byte) error {
-	return k.tx.put(keyKeep, space+"\x1e"+key, value)
-}
-
-func (k keeper) Delete(_ context.Context, space, key string) error {
-	return k.tx.delete(keyKeep, space+"\x1e"+key)
-}
-
-func (k keeper) Scan(_ context.Context, space, from string) iter.Seq2[kv.Item, error] {
-	return func(yield func(kv.Item, error) bool) {
-		prefix := space + "\x1e"
-		for item, err := range k.tx.scan(keyKeep, prefix, prefix+from) {
-			item.Key = strings.TrimPrefix(item.Key, prefix)
-			if !yield(item, err) {
-				return
-			}
+	var page []kv.Item
+	for ok := it.First(); ok && len(page) < size && err == nil; ok = it.Next() {
+		var value []byte
+		if value, err = it.ValueAndErr(); err == nil {
+			page = append(page, kv.Item{Key: string(it.Key()[skip:]), Value: append(make([]byte, 0, len(value)), value...)})
 		}
 	}
+	if err := errors.Join(err, it.Error(), it.Close()); err != nil {
+		return nil, tx.db.wrap(err)
+	}
+	return page, nil
 }

@@ -1,0 +1,97 @@
+package pebble
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/kv"
+)
+
+// keeper is what followers keep, in a transaction.
+type keeper struct{ tx *transaction }
+
+var _ follow.Keeper = keeper{}
+
+// spaced returns a name as the first part of a key.
+func spaced(name string) (string, error) {
+	if name == "" || len(name) > maxKey || strings.IndexByte(name, 0) >= 0 {
+		return "", fmt.Errorf("pebble: name %.40q: want 1 to %d bytes, none of them zero", name, maxKey)
+	}
+	return name + "\x00", nil
+}
+
+func (k keeper) Mark(_ context.Context, follower string, s freehold.Source) (freehold.Mark, error) {
+	m := freehold.Mark{Source: s}
+	space, err := spaced(follower)
+	if err != nil {
+		return m, err
+	}
+	raw, found, err := k.tx.get(kindMark, space, string(s))
+	if err == nil && found {
+		err = decodeMark(raw, &m)
+	}
+	return m, err
+}
+
+func (k keeper) Move(ctx context.Context, follower string, from, to freehold.Mark) error {
+	at, err := k.Mark(ctx, follower, from.Source)
+	if err != nil {
+		return err
+	}
+	if at != from && (at.Position != 0 || from.Position != 0) {
+		return fmt.Errorf("%s at %s: %w", follower, at, freehold.ErrFenced)
+	}
+	return k.tx.put(kindMark, follower+"\x00", string(to.Source), appendMark(nil, to))
+}
+
+func (k keeper) Marks(context.Context) ([]follow.Place, error) {
+	var all []follow.Place
+	for item, err := range k.tx.scan(kindMark, "", "", "") {
+		if err != nil {
+			return nil, err
+		}
+		follower, source, _ := strings.Cut(item.Key, "\x00")
+		p := follow.Place{Follower: follower, Mark: freehold.Mark{Source: freehold.Source(source)}}
+		if err := decodeMark(item.Value, &p.Mark); err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+func (k keeper) Get(_ context.Context, space, key string) ([]byte, bool, error) {
+	space, err := spaced(space)
+	if err != nil {
+		return nil, false, err
+	}
+	return k.tx.get(kindKeep, space, key)
+}
+
+func (k keeper) Put(_ context.Context, space, key string, value []byte) error {
+	space, err := spaced(space)
+	if err != nil {
+		return err
+	}
+	return k.tx.put(kindKeep, space, key, value)
+}
+
+func (k keeper) Delete(_ context.Context, space, key string) error {
+	space, err := spaced(space)
+	if err != nil {
+		return err
+	}
+	return k.tx.delete(kindKeep, space, key)
+}
+
+func (k keeper) Scan(_ context.Context, space, from string) iter.Seq2[kv.Item, error] {
+	space, err := spaced(space)
+	if err != nil {
+		return func(yield func(kv.Item, error) bool) { yield(kv.Item{}, err) }
+	}
+	return k.tx.scan(kindKeep, space, "", from)
+}
