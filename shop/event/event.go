@@ -96,7 +96,7 @@ type OrderConfirmed struct {
 // OrderRejected ends an order that was not confirmed.
 type OrderRejected struct {
 	Order  string `json:"order"`
-	Code   string `json:"code"` // sold-out, unknown-sku, declined, time-out, cancelled
+	Code   string `json:"code"` // sold-out, unknown-sku, declined, time-out
 	Reason string `json:"reason"`
 	Total  Money  `json:"total"`
 	Goods  int    `json:"goods"` // stocked lines
@@ -108,11 +108,15 @@ type OrderPaid struct {
 	Amount Money  `json:"amount"`
 }
 
-// OrderCancelled ends a confirmed order before it was shipped.
+// OrderCancelled ends an order before it was shipped. It repeats what had been
+// confirmed, so that books can take it back; no lines if nothing had been.
 type OrderCancelled struct {
-	Order  string `json:"order"`
+	Order string `json:"order"`
+	Trade
 	Code   string `json:"code"` // cancelled, capture-failed
 	Reason string `json:"reason"`
+	Lines  []Line `json:"lines,omitempty"`
+	Amount Money  `json:"amount"`
 }
 
 // OrderShipped says that the goods have left.
@@ -120,7 +124,8 @@ type OrderShipped struct {
 	Order string `json:"order"`
 }
 
-// OrderReturned says that goods came back. Stand-alone returns name no order.
+// OrderReturned says that goods came back: at the end of their order's stream, or,
+// where the order is not known, in a stream return-<id> of their own.
 type OrderReturned struct {
 	Return string `json:"return"`
 	Order  string `json:"order,omitempty"`
@@ -147,7 +152,7 @@ type StockReserved struct {
 // StockRejected answers order.placed: nothing is held.
 type StockRejected struct {
 	Order  string `json:"order"`
-	Code   string `json:"code"` // sold-out, unknown-sku, cancelled
+	Code   string `json:"code"` // sold-out, unknown-sku
 	SKU    string `json:"sku,omitempty"`
 	Reason string `json:"reason"`
 }

@@ -25,7 +25,7 @@ func samples() []freehold.Event {
 		event.OrderConfirmed{Order: "o", Trade: trade, Lines: lines, Dropped: 1, Amount: 15301},
 		event.OrderRejected{Order: "o", Code: "sold-out", Reason: "no", Total: 15301, Goods: 1},
 		event.OrderPaid{Order: "o", Amount: 15301},
-		event.OrderCancelled{Order: "o", Code: "cancelled", Reason: "no"},
+		event.OrderCancelled{Order: "o", Trade: trade, Code: "cancelled", Reason: "no", Lines: lines, Amount: 15301},
 		event.OrderShipped{Order: "o"},
 		event.OrderReturned{Return: "r", Order: "o", Trade: trade, Body: "ab", Lines: lines, Amount: 15301},
 		event.ProductDefined{SKU: "85123A", Description: "LAMP", Price: 2550, Received: 10},

@@ -67,6 +67,16 @@ func (m *Money) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
+// MarshalText gives three decimals.
+func (m Money) MarshalText() ([]byte, error) { return m.append(nil), nil }
+
+// UnmarshalText reads a decimal.
+func (m *Money) UnmarshalText(text []byte) error {
+	v, err := ParseMoney(string(text))
+	*m = v
+	return err
+}
+
 // Times multiplies by a quantity; ErrAmount if the product is too large.
 func (m Money) Times(n int64) (Money, error) {
 	hi, lo := bits.Mul64(abs(int64(m)), abs(n))

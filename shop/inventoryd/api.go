@@ -27,7 +27,7 @@ type productIn struct {
 }
 
 // movementIn corrects stock.
-type movementIn struct{ web.Trade }
+type movementIn struct{ web.TradeIn }
 
 // movementOut is the answer to one.
 type movementOut struct {

@@ -21,7 +21,7 @@ import (
 
 // orderIn places an order.
 type orderIn struct {
-	web.Trade
+	web.TradeIn
 	Policy          string `json:"policy,omitempty" enum:"all-or-nothing,partial" default:"all-or-nothing" doc:"what happens if some lines are not in stock"`
 	DeadlineSeconds int    `json:"deadline_seconds,omitempty" minimum:"1" maximum:"604800" default:"30" doc:"how long to wait for stock and payment"`
 	Simulate        string `json:"simulate,omitempty" enum:"decline,timeout,late,capture-decline" doc:"what the simulated payment provider shall do"`
@@ -29,7 +29,7 @@ type orderIn struct {
 
 // returnIn takes goods back.
 type returnIn struct {
-	web.Trade
+	web.TradeIn
 	Order string `json:"order,omitempty" maxLength:"64" doc:"the order they belong to, if it is known"`
 }
 
@@ -132,7 +132,7 @@ func (s *Server) api(mux *http.ServeMux) {
 // event checks a command and gives its event.
 func (in orderIn) event(now time.Time) (event.OrderPlaced, error) {
 	now = now.UTC().Truncate(time.Microsecond)
-	trade, lines, err := in.Trade.Event(now)
+	trade, lines, err := in.TradeIn.Event(now)
 	if err != nil {
 		return event.OrderPlaced{}, err
 	}
@@ -226,7 +226,7 @@ func (s *Server) returnAll(ctx context.Context, in []returnIn) ([]placed, freeho
 		if r.Key == "" {
 			return nil, freehold.Token{}, web.Invalid(fmt.Sprintf("body[%d].key", i), "want an idempotency key", "")
 		}
-		trade, lines, err := r.Trade.Event(time.Now().UTC().Truncate(time.Microsecond))
+		trade, lines, err := r.TradeIn.Event(time.Now().UTC().Truncate(time.Microsecond))
 		if err != nil {
 			return nil, freehold.Token{}, err
 		}

@@ -76,8 +76,8 @@ type Answer[V any] struct {
 // Body is the answer to a read.
 type Body[V any] struct{ Body V }
 
-// Line is a line of a command.
-type Line struct {
+// LineIn is a line of a command.
+type LineIn struct {
 	SKU         string     `json:"sku" minLength:"1" maxLength:"64" example:"85123A"`
 	Description string     `json:"description,omitempty" maxLength:"200"`
 	Quantity    int64      `json:"quantity" example:"6"`
@@ -86,20 +86,20 @@ type Line struct {
 	At          *time.Time `json:"at,omitempty" doc:"when it was sold, if not at the time of the whole"`
 }
 
-// Trade is what commands have in common.
-type Trade struct {
+// TradeIn is what commands have in common.
+type TradeIn struct {
 	Key       string     `json:"key,omitempty" maxLength:"128" doc:"idempotency key, where the header does not carry it"`
 	Reference string     `json:"reference,omitempty" maxLength:"64" doc:"your own number"`
 	Customer  string     `json:"customer,omitempty" maxLength:"64" doc:"empty for a guest"`
 	Country   string     `json:"country,omitempty" maxLength:"64"`
 	Currency  string     `json:"currency,omitempty" enum:"GBP,EUR,USD" default:"GBP"`
 	At        *time.Time `json:"at,omitempty" doc:"of the business; default now"`
-	Lines     []Line     `json:"lines" minItems:"1" maxItems:"5000"`
+	Lines     []LineIn   `json:"lines" minItems:"1" maxItems:"5000"`
 }
 
 // Event returns the parts of a command that events carry. at is the time of a
 // command that names none.
-func (t Trade) Event(at time.Time) (event.Trade, []event.Line, error) {
+func (t TradeIn) Event(at time.Time) (event.Trade, []event.Line, error) {
 	trade := event.Trade{Reference: t.Reference, Customer: t.Customer, Country: t.Country, Currency: t.Currency, At: at}
 	if t.At != nil {
 		trade.At = t.At.UTC()

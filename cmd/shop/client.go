@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+)
+
+// client speaks to a running shop's public interfaces.
+type client struct {
+	urls  urls
+	token string
+	http  *http.Client
+}
+
+func newClient(u urls, token string) *client {
+	return &client{u, token, &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute}}}
+}
+
+// dial finds the services of a running shop: from the data directory of one on
+// this machine, or from the URL of its Order service.
+func dial(ctx context.Context, data, orderURL, tokenPath string) (*client, error) {
+	if tokenPath == "" && data != "" {
+		tokenPath = tokenFile(data)
+	}
+	token := os.Getenv("SHOP_TOKEN")
+	if tokenPath != "" {
+		raw, err := os.ReadFile(tokenPath)
+		if err != nil {
+			return nil, fmt.Errorf("operator's token: %w", err)
+		}
+		token = strings.TrimSpace(string(raw))
+	}
+	if orderURL == "" {
+		raw, err := os.ReadFile(urlsFile(data))
+		if err != nil {
+			return nil, fmt.Errorf("no shop runs on %s: %w", data, err)
+		}
+		var u urls
+		if err := json.Unmarshal(raw, &u); err != nil {
+			return nil, fmt.Errorf("%s: %w", urlsFile(data), err)
+		}
+		return newClient(u, token), nil
+	}
+	c := newClient(urls{Order: strings.TrimSuffix(orderURL, "/")}, token)
+	var u urls
+	if err := c.get(ctx, c.urls.Order+"/services", &u); err != nil {
+		return nil, fmt.Errorf("%s does not answer like a shop's Order service: %w", orderURL, err)
+	}
+	return newClient(u, token), nil
+}
+
+// statusError is an answer that is not 2xx.
+type statusError struct {
+	status int
+	text   string
+}
+
+func (e *statusError) Error() string { return e.text }
+
+func (c *client) do(req *http.Request, out any) error {
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode/100 != 2 {
+		return &statusError{resp.StatusCode, fmt.Sprintf("%s %s: %s: %.500s", req.Method, req.URL.Path, resp.Status, raw)}
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(raw, out)
+}
+
+func (c *client) get(ctx context.Context, address string, out any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return err
+	}
+	return c.do(req, out)
+}
+
+func (c *client) post(ctx context.Context, address string, body, out any) error {
+	raw, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(raw))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	return c.do(req, out)
+}
+
+// patiently repeats a request whose answer is that it may succeed later. The
+// commands it is used for carry keys, so nothing is doubled.
+func patiently(ctx context.Context, fn func() error) error {
+	pause := 20 * time.Millisecond
+	for {
+		err := fn()
+		var status *statusError
+		if err == nil || errors.As(err, &status) && status.status != http.StatusServiceUnavailable && status.status != http.StatusTooManyRequests {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+			pause = min(2*pause, 2*time.Second)
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		}
+	}
+}
+
+// pages reads all pages of a listing whose rows have keys.
+func pages[R any](ctx context.Context, c *client, address string, key func(R) string, fn func(R) error) error {
+	from := ""
+	for {
+		var page struct {
+			Rows []R
+			More bool
+		}
+		u, err := url.Parse(address)
+		if err != nil {
+			return err
+		}
+		q := u.Query()
+		q.Set("limit", "5000")
+		if from != "" {
+			q.Set("from", from)
+		}
+		u.RawQuery = q.Encode()
+		if err := patiently(ctx, func() error { page.Rows = nil; return c.get(ctx, u.String(), &page) }); err != nil {
+			return err
+		}
+		for _, r := range page.Rows {
+			if err := fn(r); err != nil {
+				return err
+			}
+		}
+		if !page.More {
+			return nil
+		}
+		from = key(page.Rows[len(page.Rows)-1]) + "\x00"
+	}
+}

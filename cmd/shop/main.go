@@ -1,0 +1,69 @@
+// Command shop is a complete e-commerce system of three services, Order, Inventory
+// and Billing, each with a database of its own: all in one process, or one of
+// them. It also loads, replays and audits a shop.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+type cli struct {
+	Log string `help:"What to log: debug, info, warn or error." default:"warn" enum:"debug,info,warn,error"`
+
+	Serve     serveCmd     `cmd:"" default:"withargs" help:"Run the three services in one process (the default)."`
+	Order     orderCmd     `cmd:"" help:"Run the Order service only."`
+	Inventory inventoryCmd `cmd:"" help:"Run the Inventory service only."`
+	Billing   billingCmd   `cmd:"" help:"Run the Billing service only."`
+	Replay    replayCmd    `cmd:"" help:"Send an Online Retail file through the shop and compare its books."`
+	Load      loadCmd      `cmd:"" help:"Place orders as fast as asked, and audit."`
+	Verify    verifyCmd    `cmd:"" help:"Audit a shop: exit status 1 names what does not hold."`
+}
+
+// errFound is returned when a command has done its work and found something wrong,
+// which it has already told.
+var errFound = errors.New("found")
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	var c cli
+	parser, err := kong.New(&c, kong.Name("shop"), kong.Description("A shop of three services, each owning its database. Everything listens on loopback unless told otherwise."),
+		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "shop:", err)
+		return 2
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "shop: %v (see shop --help)\n", err)
+		return 2
+	}
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Log)) // one of the enum
+	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})))
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	go func() {
+		<-ctx.Done()
+		stop() // a second signal ends the process at once
+	}()
+	command.BindTo(ctx, (*context.Context)(nil))
+	switch err := command.Run(); {
+	case err == nil:
+		return 0
+	case errors.Is(err, errFound):
+		return 1
+	default:
+		fmt.Fprintln(os.Stderr, "shop:", err)
+		return 1
+	}
+}

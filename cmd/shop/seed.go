@@ -1,0 +1,34 @@
+package main
+
+import (
+	"context"
+)
+
+// product is a product as Inventory's interface takes it.
+type product struct {
+	SKU         string `json:"sku"`
+	Description string `json:"description"`
+	Price       string `json:"price"`
+	Received    int64  `json:"received,omitempty"`
+}
+
+// catalogue is what a new shop sells.
+var catalogue = []product{
+	{"KETTLE-1L", "Enamel kettle, one litre", "24.500", 500},
+	{"MUG-BLUE", "Stoneware mug, blue", "7.250", 2000},
+	{"MUG-WHITE", "Stoneware mug, white", "7.250", 2000},
+	{"LAMP-DESK", "Brass desk lamp", "59.000", 120},
+	{"CLOTH-LINEN", "Linen dish cloth", "4.995", 5000},
+	{"NAIL-3CM", "Steel nail, 3 cm", "0.001", 1000000},
+	{"LAST-ONE", "The only one of its kind", "999.000", 1},
+}
+
+// seed fills the catalogue of a shop that has no products.
+func seed(ctx context.Context, s *shop) error {
+	c := newClient(s.urls, s.token)
+	var have []product
+	if err := patiently(ctx, func() error { return c.get(ctx, c.urls.Inventory+"/products?limit=1", &have) }); err != nil || len(have) > 0 {
+		return err
+	}
+	return patiently(ctx, func() error { return c.post(ctx, c.urls.Inventory+"/products/batch", catalogue, nil) })
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/freehold-go/freehold/host"
+	"github.com/freehold-go/freehold/shop/billingd"
+	"github.com/freehold-go/freehold/shop/inventoryd"
+	"github.com/freehold-go/freehold/shop/orderd"
+)
+
+// serveCmd runs the whole shop.
+type serveCmd struct {
+	Data          string `help:"Directory of the databases." default:"shop-data" type:"path" env:"SHOP_DATA"`
+	OrderAddr     string `help:"Where Order listens." default:"127.0.0.1:8080"`
+	InventoryAddr string `help:"Where Inventory listens." default:"127.0.0.1:8081"`
+	BillingAddr   string `help:"Where Billing listens." default:"127.0.0.1:8082"`
+	Opening       *int64 `help:"Opening stock of products that an order names and nobody has defined. Without it such orders are rejected."`
+}
+
+func (c *serveCmd) Run(ctx context.Context) error {
+	fmt.Printf("shop: opening %s\n", c.Data)
+	s, err := openShop(ctx, shopConfig{Data: c.Data, Order: c.OrderAddr, Inventory: c.InventoryAddr, Billing: c.BillingAddr, Opening: c.Opening})
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.run(ctx) })
+	group.Go(func() error {
+		if err := seed(ctx, s); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("seed the catalogue: %w", err)
+		}
+		fmt.Printf("  Order      %s   (interface: /docs, /openapi.json)\n  Inventory  %s\n  Billing    %s\n  operator's token in %s\nshop: ready; Ctrl-C stops it\n",
+			s.urls.Order, s.urls.Inventory, s.urls.Billing, tokenFile(c.Data))
+		return nil
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	fmt.Println("shop: stopped")
+	return nil
+}
+
+// urls says where the services of a shop are.
+type urls struct {
+	Order     string `json:"order"`
+	Inventory string `json:"inventory"`
+	Billing   string `json:"billing"`
+}
+
+// shopConfig is what it takes to run the three services in one process. Empty
+// addresses are free ports.
+type shopConfig struct {
+	Data                      string
+	Order, Inventory, Billing string
+	Opening                   *int64
+}
+
+// shop is the three services in one process.
+type shop struct {
+	urls      urls
+	token     string
+	lock      *os.File
+	data      string
+	order     *orderd.Server
+	inventory *inventoryd.Server
+	billing   *billingd.Server
+}
+
+func tokenFile(data string) string { return filepath.Join(data, "operator.token") }
+func urlsFile(data string) string  { return filepath.Join(data, "shop.json") }
+
+// errRunning is returned when another process has the data directory.
+var errRunning = errors.New("is open in another shop: stop it first, or give another --data")
+
+// lockData makes the data directory and holds it for this process.
+func lockData(data string) (*os.File, error) {
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(data, "shop.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s %w", data, errRunning)
+	}
+	return f, nil
+}
+
+// openShop opens the databases and binds the addresses of all three services.
+func openShop(ctx context.Context, cfg shopConfig) (_ *shop, err error) {
+	s := &shop{data: cfg.Data}
+	if s.lock, err = lockData(cfg.Data); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.token, err = host.Token(tokenFile(cfg.Data)); err != nil {
+		return nil, err
+	}
+	for _, addr := range []*string{&cfg.Order, &cfg.Inventory, &cfg.Billing} {
+		if *addr == "" {
+			if *addr, err = freeAddr(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	feed := func(addr string) string { return "http://" + addr + "/feed" }
+	log := slog.Default()
+	s.order, err = orderd.New(ctx, orderd.Config{Addr: cfg.Order, Data: cfg.Data, Token: s.token, InventoryFeed: feed(cfg.Inventory), BillingFeed: feed(cfg.Billing), Log: log})
+	if err != nil {
+		return nil, err
+	}
+	s.inventory, err = inventoryd.New(ctx, inventoryd.Config{Addr: cfg.Inventory, Data: cfg.Data, Token: s.token, OrderFeed: feed(cfg.Order), Opening: cfg.Opening, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	s.billing, err = billingd.New(ctx, billingd.Config{Addr: cfg.Billing, Data: cfg.Data, Token: s.token, OrderFeed: feed(cfg.Order), Log: log})
+	if err != nil {
+		return nil, err
+	}
+	s.urls = urls{s.order.URL(), s.inventory.URL(), s.billing.URL()}
+	raw, err := json.Marshal(s.urls)
+	if err != nil {
+		return nil, err
+	}
+	return s, os.WriteFile(urlsFile(cfg.Data), append(raw, '\n'), 0o600)
+}
+
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// run serves until ctx ends. One service that cannot go on ends the others.
+func (s *shop) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.order.Run(ctx) })
+	group.Go(func() error { return s.inventory.Run(ctx) })
+	group.Go(func() error { return s.billing.Run(ctx) })
+	err := group.Wait()
+	s.order, s.inventory, s.billing = nil, nil, nil
+	return errors.Join(err, s.close())
+}
+
+// close releases a shop that is not run.
+func (s *shop) close() error {
+	var errs []error
+	if s.order != nil {
+		errs = append(errs, s.order.Close())
+	}
+	if s.inventory != nil {
+		errs = append(errs, s.inventory.Close())
+	}
+	if s.billing != nil {
+		errs = append(errs, s.billing.Close())
+	}
+	if err := os.Remove(urlsFile(s.data)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, s.lock.Close())...)
+}
