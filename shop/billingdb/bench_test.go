@@ -6,9 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/intent"
 	"github.com/freehold-go/freehold/shop/billing"
 	"github.com/freehold-go/freehold/shop/billingdb"
 	"github.com/freehold-go/freehold/shop/event"
@@ -55,6 +61,7 @@ func BenchmarkOrder(b *testing.B) {
 				}
 			}
 			counted = &countingTx{}
+			before := cpu()
 			b.ReportAllocs()
 			b.ResetTimer()
 			for n := 0; n < b.N; n += group {
@@ -72,11 +79,91 @@ func BenchmarkOrder(b *testing.B) {
 				step(answered(billing.StepCapture, 12340), orders)
 			}
 			b.StopTimer()
+			b.ReportMetric(float64((cpu()-before).Microseconds())/float64(b.N), "cpu-µs/order")
 			b.ReportMetric(float64(counted.statements)/float64(b.N), "statements/order")
 			b.ReportMetric(float64(counted.events)/float64(b.N), "events/order")
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "orders/s")
 		})
 	}
+}
+
+// BenchmarkCheckout is Billing beside an Order journal: follower, calls to the
+// provider, records, all events, both databases synced. Orders are placed and
+// confirmed by 64 callers, each waiting for the answers of Billing.
+func BenchmarkCheckout(b *testing.B) {
+	quiet := slog.New(slog.DiscardHandler)
+	orders := must(sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "order.db"), "order", must(event.OrderTypes()), &sqlite.Options{Log: quiet}))
+	defer orders.Close()
+	db := must(sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "billing.db"), "billing", must(event.BillingTypes()), &sqlite.Options{
+		Migrations: billingdb.Schema(billingdb.SQLite), Log: quiet,
+	}))
+	defer db.Close()
+	store, provider := billingdb.NewStore(0), billing.NewSimulated(nil)
+	follower := must(follow.New("payments", db, []follow.Source{orders.Journal()}, nil, store.Routes()...))
+	caller := must(intent.New("provider", db, db.Journal(), nil,
+		func(ctx context.Context, _ string, e event.CallRequested, attempt int) (billing.Outcome, error) {
+			return billing.Perform(ctx, provider, e, attempt+1)
+		},
+		func(ctx context.Context, tx sqldb.Tx, e event.CallRequested, _ freehold.Recorded, o billing.Outcome) error {
+			return store.Answered(ctx, tx, e, o)
+		}))
+	var mu sync.Mutex
+	waiting := map[string]chan struct{}{}
+	ctx, stop := context.WithCancel(b.Context())
+	watch := follow.Observe("answers", []follow.Source{db.Journal()}, func(_ context.Context, rs []freehold.Recorded) error {
+		for _, r := range rs {
+			if r.Type.Name == "payment.authorized" || r.Type.Name == "payment.captured" {
+				mu.Lock()
+				waiting[r.Stream.ID()] <- struct{}{}
+				mu.Unlock()
+			}
+		}
+		return nil
+	})
+	var running sync.WaitGroup
+	for _, r := range []interface{ Run(context.Context) error }{follower, caller, watch} {
+		running.Go(func() {
+			if err := r.Run(ctx); err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	b.SetParallelism(32) // 64 on two cores
+	var n atomic.Int64
+	before := cpu()
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		answered := make(chan struct{}, 1)
+		for pb.Next() {
+			id := order(int(n.Add(1)))
+			mu.Lock()
+			waiting[id] = answered
+			mu.Unlock()
+			for _, e := range []freehold.Event{placed(id, 12340), confirmed(id, 12340)} {
+				if _, err := orders.Append(ctx, ofOrder(id, e)...); err != nil {
+					b.Error(err)
+					return
+				}
+				<-answered
+			}
+			mu.Lock()
+			delete(waiting, id)
+			mu.Unlock()
+		}
+	})
+	b.StopTimer()
+	b.ReportMetric(float64((cpu()-before).Microseconds())/float64(b.N), "cpu-µs/order")
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "orders/s")
+	stop()
+	running.Wait()
+}
+
+// cpu is the processor time that this process has used.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // cannot fail for the own process
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // order is the id of the nth order: random-looking, like the real ones.
