@@ -11,10 +11,10 @@ import (
 
 // Checkout is what the process remembers of an order between its answers.
 type Checkout struct {
-	Stock     bool  `json:"stock,omitempty"`
-	Payment   bool  `json:"payment,omitempty"`
-	Dropped   []int `json:"dropped,omitempty"`
-	Confirmed bool  `json:"confirmed,omitempty"`
+	Stock     bool  `json:"stock,omitempty"`     // Inventory holds the goods
+	Payment   bool  `json:"payment,omitempty"`   // Billing holds the money
+	Dropped   []int `json:"dropped,omitempty"`   // lines that were not in stock
+	Confirmed bool  `json:"confirmed,omitempty"` // the decision is made, the capture is awaited
 }
 
 // Routes is the checkout: it waits for Inventory and Billing up to the command's
@@ -74,8 +74,10 @@ func Routes[T freehold.Tx](orders *aggregate.Repo[Order]) []saga.Route[T, Checko
 			_, err := orders.DoTx(ctx, tx, s.ID, CaptureFailed(e.Reason))
 			return err
 		}),
-		saga.On(func(e event.OrderRejected) string { return e.Order }, end[T, event.OrderRejected]),
-		saga.On(func(e event.OrderCancelled) string { return e.Order }, end[T, event.OrderCancelled]),
+		saga.On(func(e event.OrderCancelled) string { return e.Order }, func(_ context.Context, _ T, s *saga.Step[Checkout], _ event.OrderCancelled) error {
+			s.End() // a customer's command
+			return nil
+		}),
 		saga.OnTimeout(func(ctx context.Context, tx T, s *saga.Step[Checkout], _ saga.Timeout) error {
 			missing := "Inventory and Billing have"
 			switch {
@@ -87,10 +89,4 @@ func Routes[T freehold.Tx](orders *aggregate.Repo[Order]) []saga.Route[T, Checko
 			return fail(ctx, tx, s, "time-out", missing+" not answered in time")
 		}),
 	}
-}
-
-// end ends the process of an order that a customer's command has ended.
-func end[T freehold.Tx, E freehold.Event](_ context.Context, _ T, s *saga.Step[Checkout], _ E) error {
-	s.End()
-	return nil
 }

@@ -2,53 +2,57 @@ package order
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/freehold-go/freehold/shop/event"
 )
 
-// Limits of a command.
+// Limits of a command. Texts are measured in bytes.
 const (
-	MaxLines    = 5000
-	MaxQuantity = 1_000_000_000
-	MaxDeadline = 7 * 24 * time.Hour
+	MaxLines       = 5000
+	MaxQuantity    = 1_000_000_000
+	MaxText        = 64
+	MaxDescription = 200
+	MaxDeadline    = 7 * 24 * time.Hour
 )
 
-// FieldError names the field of a command that is wrong.
+// DefaultDeadline is how long a checkout waits for answers if the command does not say.
+const DefaultDeadline = 30 * time.Second
+
+// Currencies are those that the shop sells in.
+var Currencies = []string{"GBP", "EUR", "USD"}
+
+// FieldError names the field of a command that is wrong, and says what it should be.
 type FieldError struct {
 	Field string
 	Want  string
 }
 
-// Error says what the field should be.
+// Error gives "lines[3].quantity: want 1 to 1000000000".
 func (e *FieldError) Error() string { return e.Field + ": " + e.Want }
 
 // Check validates what trades have in common, and their lines. It returns the sum
-// of the lines.
+// of the lines; the error is a *FieldError.
 func Check(trade event.Trade, lines []event.Line) (event.Money, error) {
-	switch {
-	case trade.Currency != "GBP" && trade.Currency != "EUR" && trade.Currency != "USD":
-		return 0, &FieldError{"currency", fmt.Sprintf("want GBP, EUR or USD, not %.10q", trade.Currency)}
-	case len(trade.Reference) > 64:
-		return 0, &FieldError{"reference", "want at most 64 bytes"}
-	case len(trade.Customer) > 64:
-		return 0, &FieldError{"customer", "want at most 64 bytes"}
-	case len(trade.Country) > 64:
-		return 0, &FieldError{"country", "want at most 64 bytes"}
-	case len(lines) == 0 || len(lines) > MaxLines:
+	if !slices.Contains(Currencies, trade.Currency) {
+		return 0, &FieldError{"currency", fmt.Sprintf("want %s, not %.10q", strings.Join(Currencies, ", "), trade.Currency)}
+	}
+	for _, f := range []struct{ name, text string }{{"reference", trade.Reference}, {"customer", trade.Customer}, {"country", trade.Country}} {
+		if want := text(f.text, 0, MaxText); want != "" {
+			return 0, &FieldError{f.name, want}
+		}
+	}
+	if want := year(trade.At); want != "" {
+		return 0, &FieldError{"at", want}
+	}
+	if len(lines) == 0 || len(lines) > MaxLines {
 		return 0, &FieldError{"lines", fmt.Sprintf("want 1 to %d", MaxLines)}
 	}
-	for i, l := range lines {
-		field := func(name string) string { return fmt.Sprintf("lines[%d].%s", i, name) }
-		switch {
-		case l.SKU == "" || len(l.SKU) > 64:
-			return 0, &FieldError{field("sku"), "want 1 to 64 bytes"}
-		case len(l.Description) > 200:
-			return 0, &FieldError{field("description"), "want at most 200 bytes"}
-		case l.Quantity < 1 || l.Quantity > MaxQuantity:
-			return 0, &FieldError{field("quantity"), fmt.Sprintf("want 1 to %d", int64(MaxQuantity))}
-		case l.Price < 0:
-			return 0, &FieldError{field("price"), "want at least 0"}
+	for i := range lines {
+		if name, want := checkLine(&lines[i]); want != "" {
+			return 0, &FieldError{fmt.Sprintf("lines[%d].%s", i, name), want}
 		}
 	}
 	total, err := event.Sum(lines)
@@ -56,4 +60,47 @@ func Check(trade event.Trade, lines []event.Line) (event.Money, error) {
 		return 0, &FieldError{"lines", "their sum is too large"}
 	}
 	return total, nil
+}
+
+// checkLine returns the field that is wrong and what it should be.
+func checkLine(l *event.Line) (name, want string) {
+	if want := text(l.SKU, 1, MaxText); want != "" {
+		return "sku", want
+	}
+	if want := text(l.Description, 0, MaxDescription); want != "" {
+		return "description", want
+	}
+	if l.At != nil {
+		if want := year(*l.At); want != "" {
+			return "at", want
+		}
+	}
+	switch {
+	case l.Quantity < 1 || l.Quantity > MaxQuantity:
+		return "quantity", fmt.Sprintf("want 1 to %d", int64(MaxQuantity))
+	case l.Price < 0:
+		return "price", "want at least 0"
+	}
+	return "", ""
+}
+
+// text says what is wrong with a text, or nothing.
+func text(s string, least, most int) string {
+	if len(s) < least || len(s) > most {
+		return fmt.Sprintf("want %d to %d bytes", least, most)
+	}
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] == 0x7f {
+			return "want no control characters"
+		}
+	}
+	return ""
+}
+
+// year says what is wrong with a time: reports have years of four digits.
+func year(t time.Time) string {
+	if y := t.UTC().Year(); y < 1 || y > 9999 {
+		return "want a year from 1 to 9999"
+	}
+	return ""
 }

@@ -1,10 +1,8 @@
-// Package order is the Order service's domain: the order, its commands, and the
-// checkout. It knows no database and no transport.
 package order
 
 import (
 	"errors"
-	"fmt"
+	"maps"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/shop/event"
@@ -13,30 +11,41 @@ import (
 // Status of an order.
 type Status string
 
-// The states of an order. Confirmed becomes paid when the amount has been captured.
+// The states of an order. Placed waits for stock and payment, confirmed for the
+// capture of the amount. Returned means that everything has come back.
 const (
 	Placed    Status = "placed"
 	Confirmed Status = "confirmed"
 	Paid      Status = "paid"
 	Shipped   Status = "shipped"
+	Returned  Status = "returned"
 	Rejected  Status = "rejected"
 	Cancelled Status = "cancelled"
 )
 
+// rank is how far an order is on the way that ends well.
+var rank = map[Status]int{Placed: 1, Confirmed: 2, Paid: 3, Shipped: 4, Returned: 5}
+
 // Done reports whether the checkout has ended.
 func (s Status) Done() bool { return s != "" && s != Placed && s != Confirmed }
 
-// Reached reports whether an order in state s has passed want.
+// Reached reports whether an order in state s has come as far as want: a paid order
+// has been confirmed.
 func (s Status) Reached(want Status) bool {
-	rank := map[Status]int{Placed: 1, Confirmed: 2, Paid: 3, Shipped: 4}
 	return s == want || rank[s] > 0 && rank[want] > 0 && rank[s] >= rank[want]
 }
 
-// Order is the state that the events of one order add up to.
+// Order is the state that the events of one order add up to. It is a value: Evolve
+// leaves its receiver as it is.
 type Order struct {
 	Status Status
 	Placed event.OrderPlaced
-	Amount event.Money // confirmed
+	// Kept is the confirmed lines, less what has come back, and Amount their value
+	// when they were confirmed.
+	Kept   []event.Line
+	Amount event.Money
+	// Returns is the digest of the command of each return, by its id.
+	Returns map[string]string
 }
 
 // Evolve returns the order after an event.
@@ -45,7 +54,7 @@ func (o Order) Evolve(e freehold.Event) Order {
 	case event.OrderPlaced:
 		o.Status, o.Placed = Placed, e
 	case event.OrderConfirmed:
-		o.Status, o.Amount = Confirmed, e.Amount
+		o.Status, o.Kept, o.Amount = Confirmed, e.Lines, e.Amount
 	case event.OrderRejected:
 		o.Status = Rejected
 	case event.OrderPaid:
@@ -54,111 +63,43 @@ func (o Order) Evolve(e freehold.Event) Order {
 		o.Status = Cancelled
 	case event.OrderShipped:
 		o.Status = Shipped
+	case event.OrderReturned:
+		o.Returns = maps.Clone(o.Returns)
+		if o.Returns == nil {
+			o.Returns = map[string]string{}
+		}
+		o.Returns[e.Return] = e.Body
+		if o.Kept = less(o.Kept, e.Lines); len(o.Kept) == 0 {
+			o.Status = Returned
+		}
 	}
 	return o
 }
 
-// ErrState is returned for a command that the order's state does not allow.
-var ErrState = errors.New("the order's state does not allow this")
-
-// ErrUnknown is returned for an order that does not exist.
-var ErrUnknown = errors.New("no such order")
-
-// Decision is a command: it chooses events on the newest state.
-type Decision func(Order) ([]freehold.Event, error)
-
-// Confirm lets the lines that were not dropped go on. Without any left the order
-// is rejected.
-func Confirm(dropped []int) Decision {
-	return func(o Order) ([]freehold.Event, error) {
-		if o.Status != Placed {
-			return nil, nil
-		}
-		out := map[int]bool{}
-		for _, i := range dropped {
-			out[i] = true
-		}
-		var lines []event.Line
-		for i, l := range o.Placed.Lines {
-			if !out[i] {
-				l.Description = ""
-				lines = append(lines, l)
-			}
-		}
-		if len(lines) == 0 {
-			return Reject("sold-out", "no line is in stock")(o)
-		}
-		amount, err := event.Sum(lines)
-		if err != nil {
-			return nil, err
-		}
-		return []freehold.Event{event.OrderConfirmed{Order: o.Placed.Order, Trade: o.Placed.Trade, Lines: lines, Dropped: len(dropped), Amount: amount}}, nil
+// less returns the lines without the units that came back. A line of units is the
+// one with its code and price.
+func less(lines, back []event.Line) []event.Line {
+	gone := map[string]int64{}
+	for _, l := range back {
+		gone[l.SKU+"\x00"+l.Price.String()] += l.Quantity
 	}
+	var kept []event.Line
+	for _, l := range lines {
+		key := l.SKU + "\x00" + l.Price.String()
+		n := min(gone[key], l.Quantity)
+		gone[key] -= n
+		if l.Quantity -= n; l.Quantity > 0 {
+			kept = append(kept, l)
+		}
+	}
+	return kept
 }
 
-// Reject ends an order that has not been confirmed.
-func Reject(code, reason string) Decision {
-	return func(o Order) ([]freehold.Event, error) {
-		if o.Status != Placed {
-			return nil, nil
-		}
-		goods := 0
-		for _, l := range o.Placed.Lines {
-			if l.Stocked {
-				goods++
-			}
-		}
-		return []freehold.Event{event.OrderRejected{Order: o.Placed.Order, Code: code, Reason: reason, Total: o.Placed.Total, Goods: goods}}, nil
-	}
-}
-
-// MarkPaid records that the amount was captured.
-func MarkPaid(amount event.Money) Decision {
-	return func(o Order) ([]freehold.Event, error) {
-		if o.Status != Confirmed {
-			return nil, nil
-		}
-		return []freehold.Event{event.OrderPaid{Order: o.Placed.Order, Amount: amount}}, nil
-	}
-}
-
-// CaptureFailed cancels a confirmed order whose amount could not be captured.
-func CaptureFailed(reason string) Decision {
-	return func(o Order) ([]freehold.Event, error) {
-		if o.Status != Confirmed {
-			return nil, nil
-		}
-		return []freehold.Event{event.OrderCancelled{Order: o.Placed.Order, Code: "capture-failed", Reason: reason}}, nil
-	}
-}
-
-// Cancel is the customer's: before confirmation it rejects the order, afterwards
-// and before shipping it cancels it.
-func Cancel(reason string) Decision {
-	return func(o Order) ([]freehold.Event, error) {
-		switch o.Status {
-		case "":
-			return nil, ErrUnknown
-		case Placed:
-			return Reject("cancelled", reason)(o)
-		case Confirmed, Paid:
-			return []freehold.Event{event.OrderCancelled{Order: o.Placed.Order, Code: "cancelled", Reason: reason}}, nil
-		case Cancelled, Rejected:
-			return nil, nil
-		}
-		return nil, fmt.Errorf("%w: it is %s: return it instead", ErrState, o.Status)
-	}
-}
-
-// Ship records that the goods have left.
-func Ship(o Order) ([]freehold.Event, error) {
-	switch o.Status {
-	case "":
-		return nil, ErrUnknown
-	case Shipped:
-		return nil, nil
-	case Paid:
-		return []freehold.Event{event.OrderShipped{Order: o.Placed.Order}}, nil
-	}
-	return nil, fmt.Errorf("%w: it is %s, only a paid order can be shipped", ErrState, o.Status)
-}
+var (
+	// ErrState is returned for a command that the order's state does not allow.
+	ErrState = errors.New("the order's state does not allow this")
+	// ErrUnknown is returned for an order that does not exist.
+	ErrUnknown = errors.New("no such order")
+	// ErrOtherBody is returned for an idempotency key that was used for another command.
+	ErrOtherBody = errors.New("the idempotency key was used with another body: use a new key for a new command")
+)
