@@ -162,7 +162,11 @@ func (f *Follower) follow(ctx context.Context, fd *feed) error {
 			fd.set(Diverged, err)
 			f.standStill(ctx, fd)
 		default:
-			f.opts.Log.Warn("follower pauses", "follower", f.name, "source", name, "for", pause, "error", err)
+			level := slog.LevelDebug // a source that restarts is nothing to worry about
+			if pause >= time.Second {
+				level = slog.LevelWarn
+			}
+			f.opts.Log.Log(ctx, level, "follower pauses", "follower", f.name, "source", name, "for", pause, "error", err)
 			fd.set(Retrying, err)
 			sleep(ctx, pause/2+rand.N(pause/2+1))
 			pause = min(2*pause, f.opts.MaxPause)

@@ -67,6 +67,8 @@ type Host struct {
 	owned    []io.Closer
 	runners  []*running
 
+	stopping chan struct{} // closed when the host begins to stop
+
 	mu     sync.Mutex
 	failed map[string]error // runners that are down now
 }
@@ -88,7 +90,7 @@ type follower interface {
 
 // New binds the address and returns a host for the service that owns the journal.
 func New(name string, j *journal.Journal, o *Options) (*Host, error) {
-	h := &Host{name: name, journal: j, mux: http.NewServeMux(), failed: map[string]error{}}
+	h := &Host{name: name, journal: j, mux: http.NewServeMux(), failed: map[string]error{}, stopping: make(chan struct{})}
 	if o != nil {
 		h.opts = *o
 	}
@@ -107,7 +109,7 @@ func New(name string, j *journal.Journal, o *Options) (*Host, error) {
 	h.mux.Handle("GET /healthz", http.HandlerFunc(h.healthz))
 	h.mux.Handle("GET /readyz", http.HandlerFunc(h.readyz))
 	h.mux.Handle("GET /metrics", h.metrics.handler())
-	feed := h.guarded(outbox.Feed(j))
+	feed := h.guarded(h.untilStop(outbox.Feed(j)))
 	h.mux.Handle("GET /feed", feed)
 	h.mux.Handle("GET /feed/incarnations", feed)
 	h.operatorEndpoints()
@@ -174,8 +176,7 @@ func (h *Host) Run(ctx context.Context) error {
 	}
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
 	defer cancel()
-	// Long polls end at once; other requests are finished.
-	time.AfterFunc(stopWithin/2, endRequests)
+	close(h.stopping)
 	h.log.Debug("stopping")
 	if err := server.Shutdown(stopCtx); err != nil {
 		errs = append(errs, fmt.Errorf("requests did not end in time: %w", err), server.Close())
@@ -196,6 +197,25 @@ func (h *Host) Run(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", h.name, err)
 	}
 	return nil
+}
+
+// untilStop ends long polls when the host begins to stop; other requests are
+// finished.
+func (h *Host) untilStop(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		ended := make(chan struct{})
+		defer close(ended)
+		go func() {
+			select {
+			case <-h.stopping:
+				cancel()
+			case <-ended:
+			}
+		}()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
 }
 
 // keep runs r again and again until run ends.

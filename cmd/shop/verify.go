@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/inbox"
+	"github.com/freehold-go/freehold/shop/audit"
+	"github.com/freehold-go/freehold/shop/event"
+	"github.com/freehold-go/freehold/shop/inventory"
+	"github.com/freehold-go/freehold/shop/orderdb"
+)
+
+// target is a shop that a command works on: one that runs, or one that the command
+// runs itself on a data directory.
+type target struct {
+	Data      string `help:"Directory of a shop's databases. If no shop runs on it, it is opened for the command." default:"shop-data" type:"path" env:"SHOP_DATA"`
+	URL       string `help:"URL of the Order service of a running shop; --data is not used then." placeholder:"URL"`
+	TokenFile string `help:"File with the operator's token. Default: that of the data directory." type:"path"`
+}
+
+// with runs fn against the shop.
+func (t target) with(ctx context.Context, cfg shopConfig, fn func(ctx context.Context, c *client) error) error {
+	if t.URL != "" {
+		c, err := dial(ctx, "", t.URL, t.TokenFile)
+		if err != nil {
+			return err
+		}
+		return fn(ctx, c)
+	}
+	cfg.Data = t.Data
+	s, err := openShop(ctx, cfg)
+	if errors.Is(err, errRunning) {
+		c, dialErr := dial(ctx, t.Data, "", t.TokenFile)
+		if dialErr != nil {
+			return errors.Join(err, dialErr)
+		}
+		return fn(ctx, c)
+	}
+	if err != nil {
+		return err
+	}
+	running, stop := context.WithCancel(ctx)
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.run(running) }()
+	working, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- fn(working, newClient(s.urls, s.token)) }()
+	select {
+	case err = <-done:
+		cancel()
+		stop()
+		return errors.Join(err, <-stopped)
+	case err := <-stopped:
+		cancel()
+		stop()
+		<-done
+		if ctx.Err() != nil {
+			return errors.Join(errors.New("interrupted: run the same command again to go on"), err)
+		}
+		return fmt.Errorf("the shop ended: %w", err)
+	}
+}
+
+// followers asks all services where their followers stand.
+func (c *client) followers(ctx context.Context) ([]follow.Status, error) {
+	var all []follow.Status
+	for _, u := range []string{c.urls.Order, c.urls.Inventory, c.urls.Billing} {
+		var some []follow.Status
+		if err := patiently(ctx, func() error { some = nil; return c.get(ctx, u+"/operator/followers", &some) }); err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return all, nil
+}
+
+// settle waits until every order has ended and every follower stands at its
+// source's head, and that twice in a row.
+func (c *client) settle(ctx context.Context, tell func(string)) error {
+	quiet := 0
+	for quiet < 2 {
+		var sum orderdb.Summary
+		if err := patiently(ctx, func() error { return c.get(ctx, c.urls.Order+"/reports/summary", &sum) }); err != nil {
+			return err
+		}
+		all, err := c.followers(ctx)
+		if err != nil {
+			return err
+		}
+		open := sum.Placed - sum.Paid - sum.Rejected - sum.Cancelled
+		for _, st := range all {
+			if st.State == follow.Diverged || st.State == follow.Failed {
+				return fmt.Errorf("%s does not follow %s any more: %s", st.Follower, st.Source, st.Error)
+			}
+			open += st.Lag
+		}
+		if open <= 0 {
+			quiet++
+			continue
+		}
+		quiet = 0
+		tell(fmt.Sprintf("settling: %d orders and events are under way", open))
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// audit collects the shop's books and journals, and checks them.
+func (c *client) audit(ctx context.Context) (*audit.Report, error) {
+	s := audit.Shop{Stock: map[string]inventory.Stock{}}
+	var err error
+	for _, j := range []struct {
+		name  freehold.Source
+		url   string
+		types func() (*freehold.Catalog, error)
+		into  *follow.Source
+	}{
+		{event.SourceOrder, c.urls.Order, event.OrderTypes, &s.Order},
+		{event.SourceInventory, c.urls.Inventory, event.InventoryTypes, &s.Inventory},
+		{event.SourceBilling, c.urls.Billing, event.BillingTypes, &s.Billing},
+	} {
+		types, err := j.types()
+		if err != nil {
+			return nil, err
+		}
+		if *j.into, err = inbox.Remote(j.name, j.url+"/feed", types, &inbox.Options{Token: c.token}); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.get(ctx, c.urls.Order+"/reports/summary", &s.Summary); err != nil {
+		return nil, err
+	}
+	err = pages(ctx, c, c.urls.Inventory+"/stock", func(r stockRow) string { return r.SKU }, func(r stockRow) error {
+		s.Stock[r.SKU] = r.Stock
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if s.Billed, err = c.books(ctx); err != nil {
+		return nil, err
+	}
+	if s.Followers, err = c.followers(ctx); err != nil {
+		return nil, err
+	}
+	return audit.Run(ctx, s)
+}
+
+type stockRow struct {
+	SKU string `json:"sku"`
+	inventory.Stock
+}
+
+// books are Billing's totals, of all currencies.
+func (c *client) books(ctx context.Context) (b audit.Books, err error) {
+	var answer struct {
+		Items []struct {
+			Billed, Captured event.Money
+			Invoices         int64
+		}
+	}
+	if err := c.get(ctx, c.urls.Billing+"/books", &answer); err != nil {
+		return b, err
+	}
+	for _, i := range answer.Items {
+		b.Billed += i.Billed
+		b.Captured += i.Captured
+		b.Invoices += i.Invoices
+	}
+	return b, nil
+}
+
+// verifyCmd audits a shop.
+type verifyCmd struct {
+	target
+	JSON bool `help:"Print one JSON object."`
+}
+
+func (v *verifyCmd) Run(ctx context.Context) error {
+	if v.URL == "" {
+		if _, err := os.Stat(v.Data); err != nil {
+			return fmt.Errorf("there is no shop in %s: give its --data, or the --url of a running one", v.Data)
+		}
+	}
+	var report *audit.Report
+	err := v.with(ctx, shopConfig{}, func(ctx context.Context, c *client) error {
+		p := newProgress(-1)
+		defer p.done()
+		if err := c.settle(ctx, p.say); err != nil {
+			return err
+		}
+		p.say("auditing")
+		var err error
+		report, err = c.audit(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return tell(report, v.JSON)
+}
+
+// tell prints a report; violations are errFound.
+func tell(r *audit.Report, asJSON bool) error {
+	if asJSON {
+		raw, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		fmt.Println(string(raw))
+	} else {
+		for _, v := range r.Violations {
+			fmt.Println("violation:", v)
+		}
+		fmt.Printf("audit: %d checks, %d violations\n", r.Checks, len(r.Violations))
+	}
+	if len(r.Violations) > 0 {
+		return errFound
+	}
+	return nil
+}
