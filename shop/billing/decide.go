@@ -188,8 +188,9 @@ func (p *Payment) settleHold(c *Change) error {
 		p.call(c, StepVoid, p.Total)
 	case p.Ended == "": // zero total: no provider, but an invoice
 		return p.capturedNothing(c)
-	default:
+	default: // zero total: nothing was held, and it is given back
 		p.Hold = Released
+		c.Events = append(c.Events, event.PaymentVoided{Order: p.Order})
 	}
 	return nil
 }

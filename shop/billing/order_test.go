@@ -180,6 +180,8 @@ func (w *world) check(want outcome) error {
 		return fmt.Errorf("the ledger has %s of cash, the provider %s", w.cash, w.g.charged-w.g.repaid)
 	case w.p.Captured != w.g.charged:
 		return fmt.Errorf("the payment says %s captured, the provider %s", w.p.Captured, w.g.charged)
+	case slices.Contains(w.events, "payment.authorized") != (slices.Contains(w.events, "payment.captured") || slices.Contains(w.events, "payment.voided") || want.held > 0 || w.p.State() == billing.Authorized):
+		return fmt.Errorf("an authorisation has neither been captured nor voided nor is it held")
 	case w.p.Authorised() != w.p.Captured+w.p.Voided+w.g.held:
 		return fmt.Errorf("authorised %s, captured %s, voided %s, held %s", w.p.Authorised(), w.p.Captured, w.p.Voided, w.g.held)
 	case len(w.invoices) > 1 || (len(w.invoices) == 1) != slices.Contains(w.events, "payment.captured"):

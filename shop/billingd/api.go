@@ -1,87 +1,39 @@
 package billingd
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"maps"
 	"net/http"
-	"reflect"
 	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humago"
-	"github.com/google/uuid"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/shop/billing"
 	"github.com/freehold-go/freehold/shop/billingdb"
 	"github.com/freehold-go/freehold/shop/event"
+	"github.com/freehold-go/freehold/shop/web"
 	"github.com/freehold-go/freehold/sqldb"
 )
-
-const (
-	maxBody      = 64 << 10
-	maxBatchBody = 4 << 20
-	maxBatch     = 1000
-)
-
-// TokenIn is what every read accepts.
-type TokenIn struct {
-	Token string `header:"Consistency-Token" doc:"wait until this has been seen; from the answer to a command"`
-}
 
 // Page is what every list accepts.
 type Page struct {
 	Limit int `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"at most so many"`
 }
 
-// newAPI describes the service's interface on mux, /openapi.json included.
-func (s *Server) newAPI(mux *http.ServeMux) huma.API {
-	config := huma.DefaultConfig("Freehold shop: Billing", "1.0.0")
-	config.Info.Description = "Payments, invoices, credit notes and the ledger. Amounts are decimal text with three places."
-	config.Formats = maps.Clone(config.Formats) // they are shared by all APIs of the process
-	config.Formats["application/x-ndjson"] = huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: unmarshalLines}
-	config.RejectUnknownQueryParameters = true
-	config.CreateHooks = nil // no $schema in answers
-	config.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[event.Money](), reflect.TypeFor[string]())
-	api := humago.New(mux, config)
+// register describes the service's interface on mux, /openapi.json included.
+func (s *Server) register(mux *http.ServeMux) {
+	api := web.NewAPI(mux, "Billing", "Payments, invoices, credit notes and the ledger. Amounts are decimal text with three places.")
 	s.reads(api)
 	s.commands(api)
-	return api
 }
-
-// unmarshalLines reads NDJSON as if it were an array.
-func unmarshalLines(data []byte, v any) error {
-	lines := bytes.FieldsFunc(data, func(r rune) bool { return r == '\n' || r == '\r' })
-	array := make([]byte, 0, len(data)+len(lines)+2)
-	array = append(array, '[')
-	for _, line := range lines {
-		if len(bytes.TrimSpace(line)) == 0 {
-			continue
-		}
-		if len(array) > 1 {
-			array = append(array, ',')
-		}
-		array = append(array, line...)
-	}
-	return json.Unmarshal(append(array, ']'), v)
-}
-
-// body is an answer.
-type body[V any] struct{ Body V }
 
 func (s *Server) reads(api huma.API) {
 	huma.Get(api, "/payments/{order}", func(ctx context.Context, in *struct {
-		TokenIn
+		web.Token
 		Order string `path:"order" maxLength:"64" doc:"id of the order"`
-	}) (*body[paymentView], error) {
-		return read(ctx, s, in.TokenIn, func(ctx context.Context, tx sqldb.Tx) (paymentView, error) {
+	}) (*web.Body[paymentView], error) {
+		return read(ctx, s, in.Token, func(ctx context.Context, tx sqldb.Tx) (paymentView, error) {
 			p, err := billingdb.Payment(ctx, tx, in.Order)
 			if err != nil {
 				return paymentView{}, err
@@ -91,29 +43,29 @@ func (s *Server) reads(api huma.API) {
 	}, about("payment", "One order's payment"))
 
 	huma.Get(api, "/invoices/{number}", func(ctx context.Context, in *struct {
-		TokenIn
+		web.Token
 		Number string `path:"number" maxLength:"40" example:"INV-000000042"`
-	}) (*body[billing.Invoice], error) {
+	}) (*web.Body[billing.Invoice], error) {
 		n, err := billing.ParseNumber(in.Number)
 		if err != nil {
-			return nil, invalid("path.number", err.Error(), in.Number)
+			return nil, web.Invalid("path.number", err.Error(), in.Number)
 		}
-		return read(ctx, s, in.TokenIn, func(ctx context.Context, tx sqldb.Tx) (billing.Invoice, error) {
+		return read(ctx, s, in.Token, func(ctx context.Context, tx sqldb.Tx) (billing.Invoice, error) {
 			return billingdb.Invoice(ctx, tx, n)
 		})
 	}, about("invoice", "One invoice"))
 
 	huma.Get(api, "/invoices", func(ctx context.Context, in *struct {
-		TokenIn
+		web.Token
 		Page
 		Order string `query:"order" maxLength:"64" doc:"only the invoice of this order"`
 		After string `query:"after" maxLength:"40" doc:"number of the last invoice of the page before"`
-	}) (*body[list[billing.Invoice]], error) {
+	}) (*web.Body[list[billing.Invoice]], error) {
 		after, err := numberAfter(in.After)
 		if err != nil {
 			return nil, err
 		}
-		return read(ctx, s, in.TokenIn, func(ctx context.Context, tx sqldb.Tx) (list[billing.Invoice], error) {
+		return read(ctx, s, in.Token, func(ctx context.Context, tx sqldb.Tx) (list[billing.Invoice], error) {
 			if in.Order != "" {
 				return upToOne(billingdb.InvoiceOf(ctx, tx, in.Order))
 			}
@@ -122,17 +74,17 @@ func (s *Server) reads(api huma.API) {
 	}, about("invoices", "Invoices by number"))
 
 	huma.Get(api, "/credit-notes", func(ctx context.Context, in *struct {
-		TokenIn
+		web.Token
 		Page
 		Order  string `query:"order" maxLength:"64" doc:"only those of this order"`
 		Return string `query:"return" maxLength:"64" doc:"only that of this return"`
 		After  string `query:"after" maxLength:"40" doc:"number of the last credit note of the page before"`
-	}) (*body[list[billing.CreditNote]], error) {
+	}) (*web.Body[list[billing.CreditNote]], error) {
 		after, err := numberAfter(in.After)
 		if err != nil {
 			return nil, err
 		}
-		return read(ctx, s, in.TokenIn, func(ctx context.Context, tx sqldb.Tx) (list[billing.CreditNote], error) {
+		return read(ctx, s, in.Token, func(ctx context.Context, tx sqldb.Tx) (list[billing.CreditNote], error) {
 			switch {
 			case in.Return != "":
 				return upToOne(billingdb.CreditNoteOf(ctx, tx, in.Return))
@@ -144,39 +96,39 @@ func (s *Server) reads(api huma.API) {
 	}, about("credit-notes", "Credit notes by number"))
 
 	huma.Get(api, "/ledger/entries", func(ctx context.Context, in *struct {
-		TokenIn
+		web.Token
 		Page
 		After int64 `query:"after" minimum:"0" doc:"number of the last entry of the page before"`
-	}) (*body[list[billingdb.Posting]], error) {
-		return read(ctx, s, in.TokenIn, func(ctx context.Context, tx sqldb.Tx) (list[billingdb.Posting], error) {
+	}) (*web.Body[list[billingdb.Posting]], error) {
+		return read(ctx, s, in.Token, func(ctx context.Context, tx sqldb.Tx) (list[billingdb.Posting], error) {
 			return listOf(billingdb.Entries(ctx, tx, in.After, in.Limit))
 		})
 	}, about("ledger-entries", "Ledger entries in the order of their posting, each with both of its sides"))
 
-	huma.Get(api, "/ledger/accounts", func(ctx context.Context, in *struct{ TokenIn }) (*body[list[billing.Balance]], error) {
+	huma.Get(api, "/ledger/accounts", func(ctx context.Context, in *struct{ web.Token }) (*web.Body[list[billing.Balance]], error) {
 		if err := s.await(ctx, in.Token); err != nil {
 			return nil, problem(err)
 		}
 		v, err := listOf(s.store.Accounts(ctx, s.db))
-		return &body[list[billing.Balance]]{v}, problem(err)
+		return &web.Body[list[billing.Balance]]{Body: v}, problem(err)
 	}, about("ledger-accounts", "Balances of all accounts; they sum up to zero"))
 
 	huma.Get(api, "/adjustments", func(ctx context.Context, in *struct {
-		TokenIn
+		web.Token
 		Page
 		After int64 `query:"after" minimum:"0" doc:"number of the last adjustment of the page before"`
-	}) (*body[list[billingdb.NumberedAdjustment]], error) {
-		return read(ctx, s, in.TokenIn, func(ctx context.Context, tx sqldb.Tx) (list[billingdb.NumberedAdjustment], error) {
+	}) (*web.Body[list[billingdb.NumberedAdjustment]], error) {
+		return read(ctx, s, in.Token, func(ctx context.Context, tx sqldb.Tx) (list[billingdb.NumberedAdjustment], error) {
 			return listOf(billingdb.Adjustments(ctx, tx, in.After, in.Limit))
 		})
 	}, about("list-adjustments", "Ledger adjustments by number"))
 
-	huma.Get(api, "/books", func(ctx context.Context, in *struct{ TokenIn }) (*body[list[billing.Books]], error) {
+	huma.Get(api, "/books", func(ctx context.Context, in *struct{ web.Token }) (*web.Body[list[billing.Books]], error) {
 		if err := s.await(ctx, in.Token); err != nil {
 			return nil, problem(err)
 		}
 		v, err := listOf(s.store.Books(ctx, s.db))
-		return &body[list[billing.Books]]{v}, problem(err)
+		return &web.Body[list[billing.Books]]{Body: v}, problem(err)
 	}, about("books", "Totals of each currency"))
 }
 
@@ -232,59 +184,34 @@ func viewOf(p *billing.Payment) paymentView {
 	return v
 }
 
-// AdjustmentIn is the command to adjust the ledger.
-type AdjustmentIn struct {
-	Reference string    `json:"reference,omitempty" doc:"the client's own number" example:"A563186"`
-	Customer  string    `json:"customer,omitempty"`
-	Country   string    `json:"country,omitempty" example:"United Kingdom"`
-	Currency  string    `json:"currency" doc:"ISO 4217 code" example:"GBP"`
-	At        time.Time `json:"at,omitzero" doc:"business time; now if it is missing"`
-	Lines     []lineIn  `json:"lines" doc:"what is corrected; the sum of quantity times price is posted"`
-}
-
-type lineIn struct {
-	SKU         string `json:"sku" example:"B"`
-	Description string `json:"description,omitempty" example:"Adjust bad debt"`
-	Quantity    int64  `json:"quantity" example:"1"`
-	Price       string `json:"price" doc:"decimal text with up to three places; may be negative" example:"-11062.060"`
-}
-
-type adjustmentWithKey struct {
-	Key string `json:"key" minLength:"1" maxLength:"128" doc:"idempotency key"`
-	AdjustmentIn
-}
-
 // adjusted answers a command to adjust the ledger.
 type adjusted struct {
-	Adjustment string `json:"adjustment"`
-	Repeated   bool   `json:"repeated" doc:"the command was known; nothing has changed"`
-}
-
-type adjustmentOut struct {
-	Status   int
-	Location string `header:"Location"`
-	Token    string `header:"Consistency-Token" doc:"hand it to reads that must see this command"`
-	Body     adjusted
-}
-
-type adjustmentsOut struct {
-	Token string `header:"Consistency-Token" doc:"hand it to reads that must see these commands"`
-	Body  list[adjusted]
+	Adjustment string      `json:"adjustment"`
+	Amount     event.Money `json:"amount" doc:"sum of the lines, as posted"`
+	Repeated   bool        `json:"repeated" doc:"the command was known; nothing has changed"`
 }
 
 func (s *Server) commands(api huma.API) {
 	huma.Register(api, huma.Operation{
-		OperationID: "adjust", Method: http.MethodPost, Path: "/adjustments", Summary: "Adjust the ledger",
-		MaxBodyBytes: maxBody, DefaultStatus: http.StatusCreated, Errors: []int{400, 409, 413, 422, 503},
+		OperationID: "adjust", Method: http.MethodPost, Path: "/adjustments",
+		Summary:      "Adjust the ledger by the value of the lines, which may be negative",
+		MaxBodyBytes: web.MaxBody, DefaultStatus: http.StatusCreated, Errors: []int{400, 409, 413, 422, 503},
 	}, func(ctx context.Context, in *struct {
-		Key  string `header:"Idempotency-Key" required:"true" minLength:"1" maxLength:"128" doc:"the same key is the same command"`
-		Body AdjustmentIn
-	}) (*adjustmentOut, error) {
-		done, token, err := s.adjust(ctx, []adjustmentWithKey{{in.Key, in.Body}}, func(int) string { return "body" })
+		Key  string `header:"Idempotency-Key" maxLength:"128" doc:"the same key is the same command; needed unless the body has it"`
+		Body web.TradeIn
+	}) (*adjustedOut, error) {
+		if in.Key == "" && in.Body.Key == "" {
+			return nil, web.Invalid("header.Idempotency-Key", "a command to the ledger needs a key, so that its repetition posts nothing", nil)
+		}
+		var err error
+		if in.Body.Key, err = web.Key(in.Key, in.Body.Key); err != nil {
+			return nil, err
+		}
+		done, token, err := s.adjust(ctx, []web.TradeIn{in.Body}, func(int) string { return "body" })
 		if err != nil {
 			return nil, problem(err)
 		}
-		out := &adjustmentOut{Status: http.StatusCreated, Location: "/adjustments?after=0", Token: token.String(), Body: done[0]}
+		out := &adjustedOut{Status: http.StatusCreated, Token: token.String(), Body: done[0]}
 		if done[0].Repeated {
 			out.Status = http.StatusOK
 		}
@@ -292,68 +219,64 @@ func (s *Server) commands(api huma.API) {
 	})
 	huma.Register(api, huma.Operation{
 		OperationID: "adjust-batch", Method: http.MethodPost, Path: "/adjustments/batch",
-		Summary:      "Adjust the ledger many times, all or none: a JSON array, or NDJSON",
-		MaxBodyBytes: maxBatchBody, Errors: []int{400, 409, 413, 422, 503},
+		Summary:      "Adjust the ledger many times, all or none, each under its key: a JSON array, or NDJSON",
+		MaxBodyBytes: web.MaxBatchBody, Errors: []int{400, 409, 413, 422, 503},
 	}, func(ctx context.Context, in *struct {
-		Body []adjustmentWithKey `maxItems:"1000"`
-	}) (*adjustmentsOut, error) {
-		done, token, err := s.adjust(ctx, in.Body, func(i int) string { return "body[" + strconv.Itoa(i) + "]" })
+		Body []web.TradeIn `minItems:"1" maxItems:"1000"`
+	}) (*web.Answer[[]adjusted], error) {
+		where := func(i int) string { return "body[" + strconv.Itoa(i) + "]" }
+		for i, one := range in.Body {
+			if one.Key == "" {
+				return nil, web.Invalid(where(i)+".key", "a command to the ledger needs a key, so that its repetition posts nothing", nil)
+			}
+		}
+		done, token, err := s.adjust(ctx, in.Body, where)
 		if err != nil {
 			return nil, problem(err)
 		}
-		return &adjustmentsOut{Token: token.String(), Body: list[adjusted]{done}}, nil
+		return &web.Answer[[]adjusted]{Token: token.String(), Body: done}, nil
 	})
 }
 
-// command checks one command and gives it its id and the digest of its content.
-func (in adjustmentWithKey) command() (a billing.Adjustment, digest string, err error) {
-	trade := event.Trade{Reference: in.Reference, Customer: in.Customer, Country: in.Country, Currency: in.Currency, At: in.At.UTC()}
-	lines := make([]event.Line, len(in.Lines))
-	for i, l := range in.Lines {
-		price, err := event.ParseMoney(l.Price)
-		if err != nil {
-			return a, "", &billing.FieldError{Field: fmt.Sprintf("lines[%d].price", i), Want: err.Error()}
-		}
-		lines[i] = event.Line{SKU: l.SKU, Description: l.Description, Quantity: l.Quantity, Price: price}
-	}
-	raw, err := json.Marshal(in.AdjustmentIn)
-	if err != nil {
-		return a, "", err
-	}
-	hash := sha256.Sum256(raw)
-	a, err = billing.NewAdjustment(uuid.NewSHA1(adjustmentSpace, []byte(in.Key)).String(), trade, lines)
-	return a, hex.EncodeToString(hash[:]), err
+type adjustedOut struct {
+	Status int
+	Token  string `header:"Consistency-Token" doc:"hand it to reads that must see this command"`
+	Body   adjusted
 }
 
 // adjust posts adjustments in one transaction. where names the place of the ith in
 // the body.
-func (s *Server) adjust(ctx context.Context, all []adjustmentWithKey, where func(int) string) ([]adjusted, freehold.Token, error) {
+func (s *Server) adjust(ctx context.Context, all []web.TradeIn, where func(int) string) ([]adjusted, freehold.Token, error) {
+	var none freehold.Token
 	adjustments, digests := make([]billing.Adjustment, len(all)), make([]string, len(all))
+	now := time.Now().UTC().Truncate(time.Microsecond)
 	for i, in := range all {
-		var err error
-		if adjustments[i], digests[i], err = in.command(); err != nil {
-			if wrong := new(billing.FieldError); errors.As(err, &wrong) {
-				err = invalid(where(i)+"."+wrong.Field, wrong.Want, nil)
+		for k, l := range in.Lines {
+			if _, err := event.ParseMoney(l.Price); err != nil {
+				return nil, none, web.Invalid(where(i)+".lines["+strconv.Itoa(k)+"].price", err.Error(), l.Price)
 			}
-			return nil, freehold.Token{}, err
+		}
+		trade, lines, err := in.Event(now)
+		if err != nil {
+			return nil, none, err
+		}
+		if adjustments[i], err = billing.NewAdjustment(web.ID("adjustment", in.Key), trade, lines); err != nil {
+			return nil, none, field(where(i), err)
+		}
+		if digests[i], err = web.Digest(in); err != nil {
+			return nil, none, err
 		}
 	}
 	done := make([]adjusted, len(all))
 	token, err := s.db.Update(ctx, func(ctx context.Context, tx sqldb.Tx) error {
 		for i, a := range adjustments {
-			if a.At.IsZero() {
-				a.At = tx.Now()
-			}
 			fresh, err := s.store.Adjust(ctx, tx, a, digests[i])
 			if err != nil {
 				return err
 			}
-			done[i] = adjusted{Adjustment: a.ID, Repeated: !fresh}
+			done[i] = adjusted{Adjustment: a.ID, Amount: a.Amount, Repeated: !fresh}
 		}
 		return nil
 	})
 	return done, token, err
 }
-
-// adjustmentSpace is the name space of ids made from idempotency keys.
-var adjustmentSpace = uuid.MustParse("2f6e1d5a-6c0c-5b0e-9d55-3c7c2a9b1e10")

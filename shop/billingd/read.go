@@ -11,12 +11,13 @@ import (
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/shop/billing"
 	"github.com/freehold-go/freehold/shop/billingdb"
+	"github.com/freehold-go/freehold/shop/web"
 	"github.com/freehold-go/freehold/sqldb"
 )
 
 // read waits for the token and runs fn on one snapshot.
-func read[V any](ctx context.Context, s *Server, in TokenIn, fn func(ctx context.Context, tx sqldb.Tx) (V, error)) (*body[V], error) {
-	if err := s.await(ctx, in.Token); err != nil {
+func read[V any](ctx context.Context, s *Server, in web.Token, fn func(ctx context.Context, tx sqldb.Tx) (V, error)) (*web.Body[V], error) {
+	if err := s.await(ctx, in); err != nil {
 		return nil, problem(err)
 	}
 	var v V
@@ -28,19 +29,16 @@ func read[V any](ctx context.Context, s *Server, in TokenIn, fn func(ctx context
 	if err != nil {
 		return nil, problem(err)
 	}
-	return &body[V]{v}, nil
+	return &web.Body[V]{Body: v}, nil
 }
 
 // await returns when the database has what the token asks for: of Billing's own
 // journal, and of the Order service's as far as Billing follows it. What it asks
 // of others is not Billing's business.
-func (s *Server) await(ctx context.Context, text string) error {
-	if text == "" {
-		return nil
-	}
-	token, err := freehold.ParseToken(text)
-	if err != nil {
-		return invalid("header.Consistency-Token", err.Error(), text)
+func (s *Server) await(ctx context.Context, in web.Token) error {
+	token, err := in.Parse()
+	if err != nil || in.Token == "" {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.wait)
 	defer cancel()
@@ -74,7 +72,7 @@ func numberAfter(text string) (billing.Number, error) {
 	}
 	n, err := billing.ParseNumber(text)
 	if err != nil {
-		return n, invalid("query.after", err.Error(), text)
+		return n, web.Invalid("query.after", err.Error(), text)
 	}
 	return n, nil
 }

@@ -135,7 +135,7 @@ func (s *Server) wire(cfg Config) (err error) {
 	s.host.Go("expiry", &expiry{db: s.db, store: s.store, log: cfg.Log})
 
 	mux := http.NewServeMux()
-	s.newAPI(mux)
+	s.register(mux)
 	s.host.Handle("/", mux)
 	return nil
 }
