@@ -36,6 +36,9 @@ const (
 	Partial      = "partial"
 )
 
+// MaxQuantity is the largest quantity of a line.
+const MaxQuantity = 1_000_000_000
+
 // Line is one line of an order, a return, or a movement of stock.
 type Line struct {
 	SKU         string `json:"sku"`
@@ -99,7 +102,10 @@ type OrderRejected struct {
 	Code   string `json:"code"` // sold-out, unknown-sku, declined, time-out
 	Reason string `json:"reason"`
 	Total  Money  `json:"total"`
-	Goods  int    `json:"goods"` // stocked lines
+	// Goods is how many lines of goods it had, Dropped how many of them were left out
+	// one by one for want of stock (policy partial).
+	Goods   int `json:"goods"`
+	Dropped int `json:"dropped,omitempty"`
 }
 
 // OrderPaid says that the amount has been captured; now it can be shipped.
@@ -130,9 +136,10 @@ type OrderReturned struct {
 	Return string `json:"return"`
 	Order  string `json:"order,omitempty"`
 	Trade
-	Body   string `json:"body"`
-	Lines  []Line `json:"lines"`
-	Amount Money  `json:"amount"`
+	Body     string `json:"body"`
+	Lines    []Line `json:"lines"`
+	Amount   Money  `json:"amount"`
+	Complete bool   `json:"complete,omitempty"` // nothing is left of the order
 }
 
 // ProductDefined sets a product's description and price. Source inventory.

@@ -23,11 +23,11 @@ func samples() []freehold.Event {
 	return []freehold.Event{
 		event.OrderPlaced{Order: "o", Trade: trade, Policy: event.Partial, Deadline: later, Simulate: "late", Body: "ab", Lines: lines, Total: 15301},
 		event.OrderConfirmed{Order: "o", Trade: trade, Lines: lines, Dropped: 1, Amount: 15301},
-		event.OrderRejected{Order: "o", Code: "sold-out", Reason: "no", Total: 15301, Goods: 1},
+		event.OrderRejected{Order: "o", Code: "sold-out", Reason: "no", Total: 15301, Goods: 2, Dropped: 1},
 		event.OrderPaid{Order: "o", Amount: 15301},
 		event.OrderCancelled{Order: "o", Trade: trade, Code: "cancelled", Reason: "no", Lines: lines, Amount: 15301},
 		event.OrderShipped{Order: "o"},
-		event.OrderReturned{Return: "r", Order: "o", Trade: trade, Body: "ab", Lines: lines, Amount: 15301},
+		event.OrderReturned{Return: "r", Order: "o", Trade: trade, Body: "ab", Lines: lines, Amount: 15301, Complete: true},
 		event.ProductDefined{SKU: "85123A", Description: "LAMP", Price: 2550, Received: 10},
 		event.StockReserved{Order: "o", Dropped: []int{1}},
 		event.StockRejected{Order: "o", Code: "sold-out", SKU: "85123A", Reason: "no"},

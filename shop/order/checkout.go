@@ -62,7 +62,7 @@ func Routes[T freehold.Tx](orders *aggregate.Repo[Order]) []saga.Route[T, Checko
 			return settle(ctx, tx, s)
 		}),
 		saga.On(func(e event.PaymentDeclined) string { return e.Order }, func(ctx context.Context, tx T, s *saga.Step[Checkout], e event.PaymentDeclined) error {
-			return fail(ctx, tx, s, "declined", e.Reason)
+			return fail(ctx, tx, s, CodeDeclined, e.Reason)
 		}),
 		saga.On(func(e event.PaymentCaptured) string { return e.Order }, func(ctx context.Context, tx T, s *saga.Step[Checkout], e event.PaymentCaptured) error {
 			s.End()
@@ -86,7 +86,7 @@ func Routes[T freehold.Tx](orders *aggregate.Repo[Order]) []saga.Route[T, Checko
 			case s.State.Payment:
 				missing = "Inventory has"
 			}
-			return fail(ctx, tx, s, "time-out", missing+" not answered in time")
+			return fail(ctx, tx, s, CodeTimeOut, missing+" not answered in time")
 		}),
 	}
 }

@@ -12,7 +12,7 @@ import (
 // Limits of a command. Texts are measured in bytes.
 const (
 	MaxLines       = 5000
-	MaxQuantity    = 1_000_000_000
+	MaxQuantity    = event.MaxQuantity
 	MaxText        = 64
 	MaxDescription = 200
 	MaxDeadline    = 7 * 24 * time.Hour
@@ -76,8 +76,8 @@ func checkLine(l *event.Line) (name, want string) {
 		}
 	}
 	switch {
-	case l.Quantity < 1 || l.Quantity > MaxQuantity:
-		return "quantity", fmt.Sprintf("want 1 to %d", int64(MaxQuantity))
+	case l.Quantity < 1 || l.Quantity > event.MaxQuantity:
+		return "quantity", fmt.Sprintf("want 1 to %d", int64(event.MaxQuantity))
 	case l.Price < 0:
 		return "price", "want at least 0"
 	}

@@ -13,6 +13,16 @@ import (
 // has been done already or comes too late to matter.
 type Decision func(Order) ([]freehold.Event, error)
 
+// Codes of rejected and cancelled orders. The first two are Inventory's.
+const (
+	CodeSoldOut       = "sold-out"
+	CodeUnknownSKU    = "unknown-sku"
+	CodeDeclined      = "declined"
+	CodeTimeOut       = "time-out"
+	CodeCancelled     = "cancelled"
+	CodeCaptureFailed = "capture-failed"
+)
+
 // Confirm lets the lines that were not dropped go on. An order that has none left,
 // or wanted goods of which none are left, is rejected.
 func Confirm(dropped []int) Decision {
@@ -40,7 +50,7 @@ func Confirm(dropped []int) Decision {
 			kept = append(kept, l)
 		}
 		if len(kept) == 0 || wanted > 0 && goods == 0 {
-			return Reject("sold-out", "no line is in stock")(o)
+			return Reject(CodeSoldOut, "no line is in stock")(o)
 		}
 		amount, err := event.Sum(kept)
 		if err != nil {
@@ -56,13 +66,16 @@ func Reject(code, reason string) Decision {
 		if o.Status != Placed {
 			return nil, nil
 		}
-		goods := 0
+		e := event.OrderRejected{Order: o.Placed.Order, Code: code, Reason: reason, Total: o.Placed.Total}
 		for _, l := range o.Placed.Lines {
 			if l.Stocked {
-				goods++
+				e.Goods++
 			}
 		}
-		return []freehold.Event{event.OrderRejected{Order: o.Placed.Order, Code: code, Reason: reason, Total: o.Placed.Total, Goods: goods}}, nil
+		if o.Placed.Policy == event.Partial && (code == CodeSoldOut || code == CodeUnknownSKU) {
+			e.Dropped = e.Goods // one by one, none was left
+		}
+		return []freehold.Event{e}, nil
 	}
 }
 
@@ -82,7 +95,7 @@ func CaptureFailed(reason string) Decision {
 		if o.Status != Confirmed {
 			return nil, nil
 		}
-		return cancelled(o, "capture-failed", reason), nil
+		return cancelled(o, CodeCaptureFailed, reason), nil
 	}
 }
 
@@ -94,7 +107,7 @@ func Cancel(reason string) Decision {
 		case "":
 			return nil, ErrUnknown
 		case Placed, Confirmed, Paid:
-			return cancelled(o, "cancelled", reason), nil
+			return cancelled(o, CodeCancelled, reason), nil
 		case Cancelled, Rejected:
 			return nil, nil
 		default:
@@ -160,7 +173,9 @@ func Return(id, body string, units []Units, at time.Time) Decision {
 		for i := range lines {
 			lines[i].At = nil
 		}
-		return []freehold.Event{event.OrderReturned{Return: id, Order: o.Placed.Order, Trade: trade, Body: body, Lines: lines, Amount: amount}}, nil
+		e := event.OrderReturned{Return: id, Order: o.Placed.Order, Trade: trade, Body: body, Lines: lines, Amount: amount}
+		e.Complete = len(less(o.Kept, lines)) == 0
+		return []freehold.Event{e}, nil
 	}
 }
 

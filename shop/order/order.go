@@ -69,7 +69,8 @@ func (o Order) Evolve(e freehold.Event) Order {
 			o.Returns = map[string]string{}
 		}
 		o.Returns[e.Return] = e.Body
-		if o.Kept = less(o.Kept, e.Lines); len(o.Kept) == 0 {
+		o.Kept = less(o.Kept, e.Lines)
+		if e.Complete {
 			o.Status = Returned
 		}
 	}

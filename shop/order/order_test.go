@@ -118,8 +118,8 @@ func TestOrderGoesFromPlacedToReturned(t *testing.T) {
 		t.Errorf("more than was left: %v, want an error that names lines[0].quantity", err)
 	}
 	rest := h.do(order.Return("r2", "b", nil, at))
-	if got := rest[0].(event.OrderReturned).Amount; got != 2001 {
-		t.Errorf("the rest is worth %s, want 2.001", got)
+	if got := rest[0].(event.OrderReturned); got.Amount != 2001 || !got.Complete {
+		t.Errorf("the rest is worth %s, complete %v, want 2.001 and true", got.Amount, got.Complete)
 	}
 	h.is(order.Returned)
 	h.refused(order.Return("r3", "b", nil, at), order.ErrState)
@@ -181,6 +181,13 @@ func TestOrderWithoutGoodsLeftIsRejected(t *testing.T) {
 	h := begin(t, fee("POST", 4))
 	h.do(order.Confirm(nil))
 	h.is(order.Confirmed)
+	for policy, dropped := range map[string]int{event.AllOrNothing: 0, event.Partial: 1} {
+		h := begin(t, goods("A", 1, 1000), fee("POST", 4))
+		h.state.Placed.Policy = policy
+		if got := h.do(order.Reject(order.CodeSoldOut, "none left"))[0].(event.OrderRejected); got.Dropped != dropped {
+			t.Errorf("%s: %d lines dropped one by one, want %d", policy, got.Dropped, dropped)
+		}
+	}
 }
 
 func TestCancellationTellsWhatIsTakenBack(t *testing.T) {
