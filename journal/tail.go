@@ -37,8 +37,9 @@ type Save struct {
 	pending, sealed, undo int
 }
 
-// tailVersions is how many stream versions a Tail remembers in each generation.
-const tailVersions = 1 << 16
+// TailMemory is the number of calls of [Tail.Append] within which a Tail surely
+// remembers the version of a stream that it was given: the size of a generation.
+const TailMemory = 1 << 16
 
 // NewTail starts behind the stored head. lookup reads a stream's stored version,
 // 0 if it has no events.
@@ -69,8 +70,8 @@ func (t *Tail) Version(ctx context.Context, s freehold.StreamID) (freehold.Versi
 }
 
 func (t *Tail) remember(s freehold.StreamID, v freehold.Version) {
-	if len(t.young) >= tailVersions && len(t.pending) == 0 {
-		t.young, t.old = make(map[freehold.StreamID]freehold.Version, tailVersions), t.young
+	if len(t.young) >= TailMemory && len(t.pending) == 0 {
+		t.young, t.old = make(map[freehold.StreamID]freehold.Version, TailMemory), t.young
 	}
 	t.young[s] = v
 }

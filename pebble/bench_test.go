@@ -7,8 +7,11 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	lib "github.com/cockroachdb/pebble/v2"
 
@@ -60,12 +63,14 @@ func callers(b *testing.B, fn func(n int64) error) {
 
 // BenchmarkRawPuts is the ceiling: the library's own synced puts of 64 callers.
 func BenchmarkRawPuts(b *testing.B) {
-	db, err := lib.Open(b.TempDir(), &lib.Options{FormatMajorVersion: lib.FormatNewest, MemTableSize: 16 << 20, Logger: quiet{}})
+	disk := pebble.NewCountingDisk()
+	db, err := lib.Open(b.TempDir(), &lib.Options{FS: disk, FormatMajorVersion: lib.FormatNewest, MemTableSize: 16 << 20, Logger: quiet{}})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer db.Close()
 	value := []byte(strings.Repeat("v", 230))
+	defer func() { b.ReportMetric(float64(b.N)/float64(disk.Syncs()), "puts/sync") }()
 	callers(b, func(n int64) error { return db.Set(binary.BigEndian.AppendUint64(nil, uint64(n)), value, lib.Sync) })
 	rate(b, "puts")
 }
@@ -80,8 +85,10 @@ func (quiet) Fatalf(f string, a ...any) {
 
 func BenchmarkAppend(b *testing.B) {
 	db := openBench(b, nil)
+	before := db.Syncs()
+	defer func() { b.ReportMetric(float64(b.N)/float64(db.Syncs()-before), "events/sync") }()
 	callers(b, func(n int64) error {
-		_, err := db.Append(context.Background(), freehold.Write{Stream: freehold.Stream("order", strconv.FormatInt(n*7919%1_000_003, 16)), Expect: freehold.Any,
+		_, err := db.Append(context.Background(), freehold.Write{Stream: freehold.Stream("order", strconv.FormatInt(n, 16)), Expect: freehold.NoStream,
 			Events: []freehold.Event{journaltest.Happened{N: int(n), Text: payload}}})
 		return err
 	})
@@ -190,4 +197,61 @@ func BenchmarkGet(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkRatio lets the library and the engine take turns of a third of a second
+// with 64 callers each, so that both meet the same disk, and reports what the
+// engine reaches of the library.
+func BenchmarkRatio(b *testing.B) {
+	raw, err := lib.Open(b.TempDir(), &lib.Options{FormatMajorVersion: lib.FormatNewest, MemTableSize: 16 << 20, Logger: quiet{}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer raw.Close()
+	db := openBench(b, nil)
+	value := []byte(strings.Repeat("v", 230))
+	var rawN, n atomic.Int64
+	turn := func(count *atomic.Int64, fn func(n int64) error) (cpu time.Duration) {
+		var all sync.WaitGroup
+		before := used()
+		end := time.Now().Add(time.Second / 3)
+		for range 64 {
+			all.Go(func() {
+				for time.Now().Before(end) {
+					if err := fn(count.Add(1)); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+		return used() - before
+	}
+	var rawCPU, cpu time.Duration
+	turns := 0
+	for b.Loop() {
+		rawCPU += turn(&rawN, func(n int64) error { return raw.Set(binary.BigEndian.AppendUint64(nil, uint64(n)), value, lib.Sync) })
+		cpu += turn(&n, func(n int64) error {
+			_, err := db.Append(context.Background(), freehold.Write{Stream: freehold.Stream("order", strconv.FormatInt(n, 16)), Expect: freehold.NoStream,
+				Events: []freehold.Event{journaltest.Happened{N: int(n), Text: payload}}})
+			return err
+		})
+		turns++
+	}
+	seconds := float64(turns) / 3
+	b.ReportMetric(float64(rawN.Load())/seconds, "puts/s")
+	b.ReportMetric(float64(n.Load())/seconds, "events/s")
+	b.ReportMetric(100*float64(n.Load())/float64(rawN.Load()), "%ofraw")
+	b.ReportMetric(float64(rawCPU.Microseconds())/float64(rawN.Load()), "µscpu/put")
+	b.ReportMetric(float64(cpu.Microseconds())/float64(n.Load()), "µscpu/event")
+}
+
+// used is the processor time of the process so far.
+func used() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"time"
 
 	lib "github.com/cockroachdb/pebble/v2"
 
@@ -22,11 +23,17 @@ type job struct {
 	tx     *transaction
 	writes []freehold.Write
 	drafts [][]freehold.Recorded
+	absent []bool // the write's stream had no events when appends had this count
+	at     int64
 }
 
 // maxGroup is how many callers the writer takes from the queue at a time, and how
 // many appends share a batch at most.
 const maxGroup = 512
+
+// patience is for how long the writer goes on with a group although the syncer has
+// nothing to do: the time of a fast sync. It never waits for callers.
+const patience = 100 * time.Microsecond
 
 // Stages of the writer.
 const (
@@ -41,10 +48,12 @@ func (db *DB) Update(ctx context.Context, fn func(ctx context.Context, tx kv.Tx)
 	return db.queue.Do(ctx, j, func(ctx context.Context) error { return fn(ctx, j.tx) })
 }
 
-// Append writes to one or more streams atomically; see freehold.DB. The events are
-// encoded by the caller, and appends that wait at the same time share a batch.
+// Append writes to one or more streams atomically; see freehold.DB. What can be
+// done by the caller is: events are encoded, and streams that should be new are
+// looked for, before the writer is asked. Appends that wait at the same time share
+// a batch.
 func (db *DB) Append(ctx context.Context, writes ...freehold.Write) (freehold.Token, error) {
-	j := &job{writes: writes, drafts: make([][]freehold.Recorded, len(writes))}
+	j := &job{writes: writes, drafts: make([][]freehold.Recorded, len(writes)), absent: make([]bool, len(writes)), at: db.appends.Load()}
 	id, now, n := journal.NewID(), journal.Now(), 0
 	for i, w := range writes {
 		drafts, err := journal.Draft(ctx, db.types, id, n, now, w.Events)
@@ -53,12 +62,38 @@ func (db *DB) Append(ctx context.Context, writes ...freehold.Write) (freehold.To
 		}
 		j.drafts[i], n = drafts, n+len(drafts)
 	}
+	if err := db.look(j); err != nil {
+		return freehold.Token{}, err
+	}
 	return db.queue.Do(ctx, j, nil)
 }
 
+// look finds which streams that should be new have no events yet.
+func (db *DB) look(j *job) error {
+	v, err := db.acquire() // so that the database stays open
+	if err != nil {
+		return err
+	}
+	defer db.release(v)
+	for i, w := range j.writes {
+		if w.Expect != freehold.NoStream || w.Stream.Validate() != nil {
+			continue
+		}
+		_, closer, err := db.kv.Get(appendStream(make([]byte, 0, len(w.Stream)+10), w.Stream, 1))
+		if errors.Is(err, lib.ErrNotFound) {
+			j.absent[i] = true
+		} else if err != nil {
+			return db.wrap(err)
+		} else if err := closer.Close(); err != nil {
+			return db.wrap(err)
+		}
+	}
+	return nil
+}
+
 // write is the writer: it takes what is queued, applies it in order, and hands it
-// over to the syncer as soon as that has nothing to do, at the latest when the
-// queue is empty.
+// over to the syncer behind the last of a group, or sooner if the group takes long
+// and the syncer has nothing to do.
 func (db *DB) write() {
 	for {
 		db.group = db.queue.Next(maxGroup)
@@ -70,6 +105,7 @@ func (db *DB) write() {
 			continue
 		}
 		batch := appends{save: db.tail.Save(), first: len(db.flight.outcomes)}
+		begun := time.Now()
 		for len(db.group) > 0 {
 			j := db.group[0]
 			if j.Closure() {
@@ -81,9 +117,10 @@ func (db *DB) write() {
 				db.group = db.group[1:]
 				db.runAppend(j)
 			}
-			if db.sync.idle.Load() {
+			if len(db.group) > 0 && db.sync.idle.Load() && time.Since(begun) > patience {
 				db.applyAppends(&batch)
 				db.handOver()
+				begun = time.Now()
 			}
 		}
 		db.applyAppends(&batch)
@@ -137,7 +174,13 @@ type appends struct {
 func (db *DB) runAppend(j *writer.Job[*job]) {
 	save, was := db.tail.Save(), db.tail.Head()
 	for i, w := range j.Work.writes {
-		if _, err := db.tail.Append(context.Background(), w.Stream, w.Expect, j.Work.drafts[i]); err != nil {
+		// A stream that was new a moment ago and is unknown to the tail is still new:
+		// the tail has not forgotten it meanwhile.
+		db.absent = j.Work.absent[i] && db.appends.Load()-j.Work.at < journal.TailMemory
+		_, err := db.tail.Append(context.Background(), w.Stream, w.Expect, j.Work.drafts[i])
+		db.absent = false
+		db.appends.Add(1)
+		if err != nil {
 			db.tail.Rollback(save)
 			db.add(outcome{job: j, err: err})
 			return
@@ -300,6 +343,9 @@ func (db *DB) put(b *lib.Batch, events []freehold.Recorded) error {
 
 // lookup reads a stream's version from what has been applied.
 func (db *DB) lookup(_ context.Context, s freehold.StreamID) (freehold.Version, error) {
+	if db.absent {
+		return 0, nil
+	}
 	key := appendStream(make([]byte, 0, len(s)+10), s, 1)
 	_, closer, err := db.kv.Get(key)
 	if errors.Is(err, lib.ErrNotFound) {

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,7 +36,8 @@ type Options struct {
 	// Warn and Cancel bound how long a closure may hold the writer: 0 is 100 ms
 	// and 5 s.
 	Warn, Cancel time.Duration
-	// CacheBytes is the block cache. 0 is 32 MiB.
+	// CacheBytes bounds the memory for blocks and memtables. 0 is 64 MiB; below 32
+	// MiB reads slow down.
 	CacheBytes int64
 	// Log is where warnings go. nil is slog.Default().
 	Log *slog.Logger
@@ -65,12 +67,16 @@ type DB struct {
 	stage  atomic.Int32 // of the writer; see apply
 	group  []*writer.Job[*job]
 	flight flight // what the writer has not handed over yet
-	sync   syncer
+	absent bool   // the stream that the tail asks for has no events
+
+	appends atomic.Int64 // calls of Tail.Append so far
+	sync    syncer
 
 	mu      sync.Mutex // of what is below
 	view    *view      // the durable state; nil when closed
 	news    chan struct{}
 	readers sync.WaitGroup
+	spent   []*lib.Snapshot // to be closed
 
 	commitHook atomic.Pointer[func() error] // for tests: fails commits
 }
@@ -88,7 +94,7 @@ func Open(ctx context.Context, dir string, name freehold.Source, types *freehold
 		opts = *o
 	}
 	if opts.CacheBytes <= 0 {
-		opts.CacheBytes = 32 << 20
+		opts.CacheBytes = 64 << 20
 	}
 	if opts.Log == nil {
 		opts.Log = slog.Default()
@@ -153,6 +159,8 @@ func (db *DB) options(opts Options) *lib.Options {
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		o.Levels[i].BlockSize = 16 << 10
+		o.Levels[i].IndexBlockSize = 256 << 10
 	}
 	return o
 }
@@ -246,12 +254,16 @@ func (db *DB) Close() error {
 		return nil // closed before
 	}
 	db.readers.Wait()
+	snapshots := db.spent
+	if !slices.Contains(snapshots, v.snapshot) { // a View may have outlived the line above
+		snapshots = append(snapshots, v.snapshot)
+	}
 	closed := make(chan error, 1)
 	go func() {
 		select {
 		case <-db.latchedCh: // Pebble's own end would write
 		default:
-			closed <- db.wrap(errors.Join(v.snapshot.Close(), db.kv.Close()))
+			closed <- db.wrap(errors.Join(closeAll(snapshots), db.kv.Close()))
 		}
 	}()
 	select {

@@ -2,7 +2,9 @@ package pebble
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -140,11 +142,25 @@ func (db *DB) publish(v *view) {
 		close(db.news)
 		db.news = make(chan struct{})
 	}
-	idle := old.readers == 0
-	db.mu.Unlock()
-	if idle {
-		_ = old.snapshot.Close() // it never fails
+	if old.readers == 0 {
+		db.spent = append(db.spent, old.snapshot)
 	}
+	var spent []*lib.Snapshot
+	if len(db.spent) >= 16 {
+		spent, db.spent = db.spent, nil
+	}
+	db.mu.Unlock()
+	closeAll(spent)
+}
+
+// closeAll closes snapshots, the newest first: Pebble looks for work whenever the
+// oldest one goes.
+func closeAll(snapshots []*lib.Snapshot) error {
+	var errs []error
+	for _, s := range slices.Backward(snapshots) {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // acquire returns the durable state to a reader, who must release it.
@@ -161,13 +177,10 @@ func (db *DB) acquire() (*view, error) {
 
 func (db *DB) release(v *view) {
 	db.mu.Lock()
-	v.readers--
-	// The last state is closed by Close.
-	last := v.readers == 0 && v != db.view && db.view != nil
-	db.mu.Unlock()
-	if last && db.latchedError() == nil {
-		_ = v.snapshot.Close() // it never fails
+	if v.readers--; v.readers == 0 && v != db.view {
+		db.spent = append(db.spent, v.snapshot)
 	}
+	db.mu.Unlock()
 	db.readers.Done()
 }
 

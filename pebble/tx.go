@@ -77,6 +77,7 @@ func (tx *transaction) Append(ctx context.Context, s freehold.StreamID, expect f
 		return 0, err
 	}
 	tx.events += len(drafts)
+	tx.db.appends.Add(1)
 	return tx.db.tail.Append(ctx, s, expect, drafts)
 }
 

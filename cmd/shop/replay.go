@@ -266,6 +266,9 @@ func (r *replayCmd) replay(ctx context.Context, c *client, plan *retail.Plan, at
 	if err != nil {
 		return nil, err
 	}
+	if r.Policy != event.Partial {
+		figures.DroppedLines = 0 // nothing is dropped, whole orders are rejected
+	}
 	figures.Rows, figures.RejectedRows = reader.Rows(), reader.Rejected()
 	report, err := c.audit(ctx)
 	if err != nil {

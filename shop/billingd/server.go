@@ -14,6 +14,7 @@ import (
 	"github.com/freehold-go/freehold/host"
 	"github.com/freehold-go/freehold/inbox"
 	"github.com/freehold-go/freehold/intent"
+	"github.com/freehold-go/freehold/internal/fault"
 	"github.com/freehold-go/freehold/shop/billing"
 	"github.com/freehold-go/freehold/shop/billingdb"
 	"github.com/freehold-go/freehold/shop/event"
@@ -144,7 +145,10 @@ func (s *Server) wire(cfg Config) (err error) {
 func (s *Server) call(ctx context.Context, _ string, e event.CallRequested, attempt int) (billing.Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	return billing.Perform(ctx, s.provider, e, attempt+1)
+	fault.Point("billing.call.before")
+	o, err := billing.Perform(ctx, s.provider, e, attempt+1)
+	fault.Point("billing.call.after")
+	return o, err
 }
 
 // record stores what the provider answered.

@@ -14,7 +14,6 @@ import (
 	"github.com/freehold-go/freehold/shop/event"
 	"github.com/freehold-go/freehold/shop/inventory"
 	"github.com/freehold-go/freehold/shop/inventorydb"
-	"github.com/freehold-go/freehold/shop/order"
 	"github.com/freehold-go/freehold/shop/web"
 )
 
@@ -178,7 +177,7 @@ func (s *Server) move(ctx context.Context, in []movementIn) ([]movementOut, free
 			return nil, freehold.Token{}, web.Invalid(fmt.Sprintf("body[%d].key", i), "want an idempotency key", "")
 		}
 		for k, l := range lines {
-			if l.Quantity == 0 || l.Quantity > order.MaxQuantity || l.Quantity < -order.MaxQuantity {
+			if l.Quantity == 0 || l.Quantity > event.MaxQuantity || l.Quantity < -event.MaxQuantity {
 				return nil, freehold.Token{}, web.Invalid(fmt.Sprintf("body[%d].lines[%d].quantity", i, k), "want a number other than 0, within a thousand million", l.Quantity)
 			}
 		}

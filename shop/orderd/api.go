@@ -47,12 +47,26 @@ type orderOut struct {
 
 type listOut struct {
 	Orders []orderdb.OrderView `json:"orders"`
-	After  string              `json:"after,omitempty" doc:"give it as after= for the next page"`
+	After  int64               `json:"after,omitempty" doc:"give it as after= for the next page"`
 }
 
 type reportOut struct {
 	Rows []orderdb.Row `json:"rows"`
 	More bool          `json:"more"`
+}
+
+// problem adds the order's own errors to those that all services have.
+func problem(err error) error {
+	var field *order.FieldError
+	switch {
+	case errors.As(err, &field):
+		return web.Invalid("body."+field.Field, field.Want, nil)
+	case errors.Is(err, order.ErrUnknown):
+		return huma.Error404NotFound(err.Error())
+	case errors.Is(err, order.ErrState):
+		return huma.Error409Conflict(err.Error())
+	}
+	return web.Problem(err)
 }
 
 func (s *Server) api(mux *http.ServeMux) {
@@ -71,7 +85,7 @@ func (s *Server) api(mux *http.ServeMux) {
 		in.Body.Key = key
 		e, err := in.Body.event(time.Now())
 		if err != nil {
-			return nil, web.Problem(err)
+			return nil, problem(err)
 		}
 		tok, err := s.db.Append(ctx, freehold.Write{Stream: freehold.Stream("order", e.Order), Expect: freehold.NoStream, Events: []freehold.Event{e}})
 		status := order.Placed
@@ -79,13 +93,13 @@ func (s *Server) api(mux *http.ServeMux) {
 		if errors.As(err, &conflict) {
 			status, tok, err = s.again(ctx, e)
 		}
-		return &web.Answer[placed]{Token: tok.String(), Body: placed{e.Order, status}}, web.Problem(err)
+		return &web.Answer[placed]{Token: tok.String(), Body: placed{e.Order, status}}, problem(err)
 	})
 	huma.Register(api, command("place-orders", "/orders/batch", "Place several orders, each under its key, in their order", web.MaxBatchBody), func(ctx context.Context, in *struct {
 		Body []orderIn `minItems:"1" maxItems:"1000"`
 	}) (*web.Answer[[]placed], error) {
 		out, tok, err := s.placeAll(ctx, in.Body)
-		return &web.Answer[[]placed]{Token: tok.String(), Body: out}, web.Problem(err)
+		return &web.Answer[[]placed]{Token: tok.String(), Body: out}, problem(err)
 	})
 	act := func(id, path, summary string, decide func(reason string) order.Decision) {
 		op := command(id, path, summary, web.MaxBody)
@@ -95,7 +109,7 @@ func (s *Server) api(mux *http.ServeMux) {
 			Reason string `query:"reason" maxLength:"200"`
 		}) (*web.Answer[placed], error) {
 			o, tok, err := s.orders.Do(ctx, in.ID, decide(in.Reason))
-			return &web.Answer[placed]{Token: tok.String(), Body: placed{in.ID, o.Status}}, web.Problem(err)
+			return &web.Answer[placed]{Token: tok.String(), Body: placed{in.ID, o.Status}}, problem(err)
 		})
 	}
 	act("cancel-order", "/orders/{id}/cancel", "Cancel an order before it is shipped", func(reason string) order.Decision {
@@ -116,7 +130,7 @@ func (s *Server) api(mux *http.ServeMux) {
 		in.Body.Key = key
 		out, tok, err := s.returnAll(ctx, []returnIn{in.Body})
 		if err != nil {
-			return nil, web.Problem(err)
+			return nil, problem(err)
 		}
 		return &web.Answer[placed]{Token: tok.String(), Body: out[0]}, nil
 	})
@@ -124,7 +138,7 @@ func (s *Server) api(mux *http.ServeMux) {
 		Body []returnIn `minItems:"1" maxItems:"1000"`
 	}) (*web.Answer[[]placed], error) {
 		out, tok, err := s.returnAll(ctx, in.Body)
-		return &web.Answer[[]placed]{Token: tok.String(), Body: out}, web.Problem(err)
+		return &web.Answer[[]placed]{Token: tok.String(), Body: out}, problem(err)
 	})
 	s.reads(api)
 }
@@ -273,13 +287,13 @@ func (s *Server) reads(api huma.API) {
 			return nil, err
 		}
 		out, err := s.get(ctx, in.ID, tok, in.Until, time.Duration(in.Wait)*time.Second)
-		return &web.Body[orderOut]{Body: out}, web.Problem(err)
+		return &web.Body[orderOut]{Body: out}, problem(err)
 	})
 	huma.Get(api, "/orders", func(ctx context.Context, in *struct {
 		web.Token
 		Customer string `query:"customer" maxLength:"64"`
-		Status   string `query:"status" enum:"placed,confirmed,paid,shipped,rejected,cancelled"`
-		After    string `query:"after" maxLength:"64"`
+		Status   string `query:"status" enum:"placed,confirmed,paid,shipped,returned,rejected,cancelled"`
+		After    int64  `query:"after" minimum:"0"`
 		Limit    int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 	}) (*web.Body[listOut], error) {
 		tok, err := in.Parse()
@@ -288,16 +302,14 @@ func (s *Server) reads(api huma.API) {
 		}
 		out := listOut{Orders: []orderdb.OrderView{}}
 		err = s.view(ctx, s.views, tok, func(ctx context.Context, tx kv.Tx, ns string) error {
-			all, err := orderdb.NewOrders(ns).List(ctx, tx, in.Customer, order.Status(in.Status), in.After, in.Limit)
+			all, next, err := orderdb.NewOrders(ns).List(ctx, tx, orderdb.Filter{Customer: in.Customer, Status: order.Status(in.Status)}, in.After, in.Limit)
 			if len(all) > 0 {
 				out.Orders = all
 			}
-			if len(all) == in.Limit {
-				out.After = all[len(all)-1].ID
-			}
+			out.After = next
 			return err
 		})
-		return &web.Body[listOut]{Body: out}, web.Problem(err)
+		return &web.Body[listOut]{Body: out}, problem(err)
 	})
 	huma.Get(api, "/reports/summary", func(ctx context.Context, in *web.Token) (*web.Body[orderdb.Summary], error) {
 		tok, err := in.Parse()
@@ -309,7 +321,7 @@ func (s *Server) reads(api huma.API) {
 			out.Body, err = orderdb.NewSales(ns).Summary(ctx, tx)
 			return err
 		})
-		return out, web.Problem(err)
+		return out, problem(err)
 	})
 	huma.Get(api, "/reports/sales", func(ctx context.Context, in *struct {
 		web.Token
@@ -329,7 +341,7 @@ func (s *Server) reads(api huma.API) {
 			}
 			return err
 		})
-		return &web.Body[reportOut]{Body: out}, web.Problem(err)
+		return &web.Body[reportOut]{Body: out}, problem(err)
 	})
 	huma.Get(api, "/services", func(context.Context, *struct{}) (*web.Body[map[string]string], error) {
 		return &web.Body[map[string]string]{Body: s.services}, nil

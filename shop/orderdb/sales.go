@@ -2,6 +2,10 @@ package orderdb
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"math"
 	"time"
 
 	"github.com/freehold-go/freehold"
@@ -10,8 +14,18 @@ import (
 	"github.com/freehold-go/freehold/shop/event"
 )
 
-// Dimensions of the sales report.
-var Dimensions = []string{"country", "month", "day", "customer", "sku", "invoice"}
+// Dimensions of the sales report. Days and months are those of each line's time,
+// in UTC; the customer of a guest is empty.
+var Dimensions = [...]string{"country", "month", "day", "customer", "sku", "invoice"}
+
+const (
+	byCountry = iota
+	byMonth
+	byDay
+	byCustomer
+	bySKU
+	byInvoice
+)
 
 // Figure adds up lines: how many, how many units, and their value. Returns count
 // with negative units.
@@ -21,32 +35,22 @@ type Figure struct {
 	Value event.Money `json:"value"`
 }
 
+// Plus adds two figures; event.ErrAmount if that overflows.
+func (f Figure) Plus(o Figure) (Figure, error) {
+	value, err := f.Value.Plus(o.Value)
+	if err == nil {
+		var units event.Money
+		units, err = event.Money(f.Units).Plus(event.Money(o.Units))
+		f.Units = int64(units)
+	}
+	f.Rows, f.Value = f.Rows+o.Rows, value
+	return f, err
+}
+
 // Row is a figure under its key.
 type Row struct {
 	Key string `json:"key"`
 	Figure
-}
-
-// Summary adds up everything.
-type Summary struct {
-	Placed         int64       `json:"placed"`
-	Confirmed      int64       `json:"confirmed"`
-	Paid           int64       `json:"paid"`
-	Rejected       int64       `json:"rejected"`
-	Cancelled      int64       `json:"cancelled"`
-	GoodsOrders    int64       `json:"goods_orders"`    // confirmed orders with goods
-	GoodsBilled    event.Money `json:"goods_billed"`    // confirmed amounts of those
-	GoodsLines     int64       `json:"goods_lines"`     // confirmed lines of goods
-	GoodsUnits     int64       `json:"goods_units"`     // their units
-	DroppedLines   int64       `json:"dropped_lines"`   // of confirmed orders
-	GoodsRejected  int64       `json:"goods_rejected"`  // rejected orders with goods
-	RejectedGoods  int64       `json:"rejected_goods"`  // lines of goods of those
-	RejectedValue  event.Money `json:"rejected_value"`  // totals of those
-	Gross          event.Money `json:"gross"`           // confirmed amounts
-	CancelledValue event.Money `json:"cancelled_value"` // confirmed amounts taken back before shipping
-	Returns        event.Money `json:"returns"`         // negative
-	Adjustments    event.Money `json:"adjustments"`
-	Net            event.Money `json:"net"`
 }
 
 // Sales is the read model of what was sold, in a namespace. It follows Order's own
@@ -68,8 +72,8 @@ func (v Sales) Summary(ctx context.Context, tx kv.Tx) (Summary, error) {
 	return s, err
 }
 
-// Report returns up to limit rows of a dimension behind a key, by key. more says
-// whether there are more. from is inclusive.
+// Report returns up to limit rows of a dimension, by key. from is inclusive; more
+// says whether there are more rows.
 func (v Sales) Report(ctx context.Context, tx kv.Tx, dimension, from string, limit int) (rows []Row, more bool, err error) {
 	for e, err := range v.figures(dimension).All(ctx, tx, from) {
 		if err != nil {
@@ -83,158 +87,164 @@ func (v Sales) Report(ctx context.Context, tx kv.Tx, dimension, from string, lim
 	return rows, false, nil
 }
 
+// Digest is what all rows of a dimension come to: their number, their sum, and
+// SHA-256 over lines "key TAB rows TAB units TAB thousandths LF" by key.
+type Digest struct {
+	By   string `json:"by"`
+	Keys int    `json:"keys"`
+	Figure
+	SHA256 string `json:"sha256"`
+}
+
+// Digest reads all rows of a dimension.
+func (v Sales) Digest(ctx context.Context, tx kv.Tx, dimension string) (Digest, error) {
+	d := Digest{By: dimension}
+	h := sha256.New()
+	for e, err := range v.figures(dimension).All(ctx, tx, "") {
+		if err != nil {
+			return d, err
+		}
+		fmt.Fprintf(h, "%s\t%d\t%d\t%d\n", e.Key, e.Value.Rows, e.Value.Units, int64(e.Value.Value))
+		d.Keys++
+		if d.Figure, err = d.Figure.Plus(e.Value); err != nil {
+			return d, err
+		}
+	}
+	d.SHA256 = hex.EncodeToString(h.Sum(nil))
+	return d, nil
+}
+
 // Routes builds the read model, each batch of events with one read and one write
 // for each key that it touches.
 func (v Sales) Routes() []follow.Route[kv.Tx] {
 	return []follow.Route[kv.Tx]{follow.Batch(v.apply)}
 }
 
-// batch is what a set of events adds.
-type batch struct {
-	figures map[string]map[string]*Figure
-	summary Summary
-}
-
 func (v Sales) apply(ctx context.Context, tx kv.Tx, rs []freehold.Recorded) error {
-	b := &batch{figures: map[string]map[string]*Figure{}}
-	for _, d := range Dimensions {
-		b.figures[d] = map[string]*Figure{}
-	}
-	var err error
-	if b.summary, err = v.Summary(ctx, tx); err != nil {
-		return err
-	}
-	before := b.summary
-	for _, r := range rs {
-		if err := v.add(ctx, tx, b, r); err != nil {
-			return err
+	var b batch
+	for i := range rs {
+		if err := b.add(&rs[i]); err != nil {
+			return fmt.Errorf("%s at %s: %w", rs[i].Type, rs[i].At, err)
 		}
 	}
 	for d, keys := range b.figures {
-		table := v.figures(d)
+		table := v.figures(Dimensions[d])
 		for key, f := range keys {
-			was, _, err := table.Get(ctx, tx, key)
-			if err != nil {
-				return err
-			}
-			was.Rows, was.Units, was.Value = was.Rows+f.Rows, was.Units+f.Units, was.Value+f.Value
-			if err := table.Put(ctx, tx, key, was); err != nil {
+			if err := change(ctx, tx, table, key, *f); err != nil {
 				return err
 			}
 		}
 	}
-	if b.summary == before {
+	if b.summary == (Summary{}) {
 		return nil
 	}
-	return v.summary().Put(ctx, tx, "", b.summary)
+	sum, err := v.Summary(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if sum, err = sum.plus(b.summary); err != nil {
+		return err
+	}
+	return v.summary().Put(ctx, tx, "", sum)
 }
 
-func (v Sales) add(ctx context.Context, tx kv.Tx, b *batch, r freehold.Recorded) error {
-	switch r.Type.Name {
-	case "order.placed", "order.confirmed", "order.paid", "order.rejected", "order.cancelled", "order.returned", "stock.adjusted", "ledger.adjusted":
-	default:
-		return nil
+// change adds to the figure at a key. A figure that becomes nothing is gone.
+func change(ctx context.Context, tx kv.Tx, table kv.Table[Figure], key string, by Figure) error {
+	was, _, err := table.Get(ctx, tx, key)
+	if err != nil {
+		return err
 	}
-	if r.Type.Name == "order.placed" {
+	now, err := was.Plus(by)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%q: %w", key, err)
+	case now == was:
+		return nil
+	case now == Figure{}:
+		return table.Delete(ctx, tx, key)
+	}
+	return table.Put(ctx, tx, key, now)
+}
+
+// batch is what a set of events adds.
+type batch struct {
+	figures [len(Dimensions)]map[string]*Figure
+	summary Summary
+}
+
+func (b *batch) add(r *freehold.Recorded) error {
+	switch r.Type.Name {
+	case "order.placed": // counted, not decoded
 		b.summary.Placed++
 		return nil
-	}
-	if r.Type.Name == "order.paid" {
+	case "order.paid":
 		b.summary.Paid++
+		return nil
+	case "order.confirmed", "order.rejected", "order.cancelled", "order.returned", "stock.adjusted", "ledger.adjusted":
+	default:
 		return nil
 	}
 	decoded, err := r.Decode()
 	if err != nil {
 		return err
 	}
-	s := &b.summary
-	switch e := decoded.(type) {
-	case event.OrderConfirmed:
-		s.Confirmed++
-		s.Gross += e.Amount
-		s.Net += e.Amount
-		s.DroppedLines += int64(e.Dropped)
-		goods := false
-		for _, l := range e.Lines {
-			if l.Stocked {
-				goods = true
-				s.GoodsLines++
-				s.GoodsUnits += l.Quantity
-			}
-		}
-		if goods {
-			s.GoodsOrders++
-			s.GoodsBilled += e.Amount
-		}
-		b.count(e.Trade, e.Lines, 1, 1)
-		return tx.Put(ctx, v.ns+"confirmed/"+e.Order, r.Raw)
-	case event.OrderRejected:
-		s.Rejected++
-		if e.Goods > 0 {
-			s.GoodsRejected++
-			s.RejectedGoods += int64(e.Goods)
-			s.RejectedValue += e.Total
-		}
-	case event.OrderCancelled:
-		s.Cancelled++
-		return v.takeBack(ctx, tx, b, e.Order)
-	case event.OrderReturned:
-		s.Returns -= e.Amount
-		s.Net -= e.Amount
-		b.count(e.Trade, e.Lines, 1, -1)
-	case event.StockAdjusted:
-		b.count(e.Trade, e.Lines, 1, 1)
-	case event.LedgerAdjusted:
-		for _, l := range e.Lines {
-			value, err := l.Price.Times(l.Quantity)
-			if err != nil {
-				return err
-			}
-			s.Adjustments += value
-			s.Net += value
-		}
-		b.count(e.Trade, e.Lines, 1, 1)
-	}
-	return nil
-}
-
-// takeBack removes the lines of a confirmed order that was cancelled.
-func (v Sales) takeBack(ctx context.Context, tx kv.Tx, b *batch, id string) error {
-	e, found, err := kv.NewTable[event.OrderConfirmed](v.ns+"confirmed/").Get(ctx, tx, id)
-	if err != nil || !found {
+	if err := b.summary.add(decoded); err != nil {
 		return err
 	}
-	b.summary.CancelledValue += e.Amount
-	b.summary.Gross -= e.Amount
-	b.summary.Net -= e.Amount
-	b.count(e.Trade, e.Lines, -1, -1)
+	switch e := decoded.(type) {
+	case event.OrderConfirmed:
+		return b.count(e.Trade, e.Lines, 1, 1)
+	case event.OrderCancelled:
+		return b.count(e.Trade, e.Lines, -1, -1)
+	case event.OrderReturned:
+		return b.count(e.Trade, e.Lines, 1, -1)
+	case event.StockAdjusted:
+		return b.count(e.Trade, e.Lines, 1, 1)
+	case event.LedgerAdjusted:
+		return b.count(e.Trade, e.Lines, 1, 1)
+	}
 	return nil
 }
 
-// count adds lines under all keys they belong to: rows for each line, and its units
-// and value times sign. Returns are rows too, with negative units.
-func (b *batch) count(t event.Trade, lines []event.Line, rows, sign int64) {
-	add := func(dimension, key string, l *event.Line) {
-		f := b.figures[dimension][key]
-		if f == nil {
-			f = &Figure{}
-			b.figures[dimension][key] = f
-		}
-		f.Rows += rows
-		f.Units += sign * l.Quantity
-		f.Value += event.Money(sign) * l.Price * event.Money(l.Quantity)
-	}
+// count adds lines under all keys they belong to, each as rows rows and with its
+// units and value times sign: lines that come back are rows too, lines of a
+// cancelled order are no rows any more.
+func (b *batch) count(t event.Trade, lines []event.Line, rows, sign int64) error {
+	var at time.Time
+	var month, day string
+	country, customer, invoice := b.figure(byCountry, t.Country), b.figure(byCustomer, t.Customer), b.figure(byInvoice, t.Reference)
 	for i := range lines {
 		l := &lines[i]
-		at := t.At
+		sold := t.At
 		if l.At != nil {
-			at = *l.At
+			sold = *l.At
 		}
-		add("country", t.Country, l)
-		add("month", at.UTC().Format("2006-01"), l)
-		add("day", at.UTC().Format(time.DateOnly), l)
-		add("customer", t.Customer, l)
-		add("sku", l.SKU, l)
-		add("invoice", t.Reference, l)
+		if i == 0 || !sold.Equal(at) {
+			at = sold
+			month, day = at.UTC().Format("2006-01"), at.UTC().Format(time.DateOnly)
+		}
+		value, err := l.Price.Times(l.Quantity)
+		if err != nil || l.Quantity == math.MinInt64 || value == math.MinInt64 {
+			return fmt.Errorf("line %d: %w", i, event.ErrAmount)
+		}
+		f := Figure{rows, sign * l.Quantity, event.Money(sign) * value}
+		for _, sum := range [...]*Figure{country, b.figure(byMonth, month), b.figure(byDay, day), customer, b.figure(bySKU, l.SKU), invoice} {
+			if *sum, err = sum.Plus(f); err != nil {
+				return fmt.Errorf("line %d: %w", i, err)
+			}
+		}
 	}
+	return nil
+}
+
+func (b *batch) figure(dimension int, key string) *Figure {
+	if b.figures[dimension] == nil {
+		b.figures[dimension] = map[string]*Figure{}
+	}
+	f := b.figures[dimension][key]
+	if f == nil {
+		f = &Figure{}
+		b.figures[dimension][key] = f
+	}
+	return f
 }

@@ -10,7 +10,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -20,7 +22,6 @@ import (
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
 	"github.com/freehold-go/freehold/shop/event"
-	"github.com/freehold-go/freehold/shop/order"
 )
 
 // Sizes of requests. A batch is sent as a JSON array or as lines of JSON.
@@ -33,8 +34,11 @@ const (
 func NewAPI(mux *http.ServeMux, title, description string) huma.API {
 	config := huma.DefaultConfig("Freehold shop: "+title, "1.0.0")
 	config.Info.Description = description
+	config.Formats = maps.Clone(config.Formats) // those of the library are shared by all APIs
 	config.Formats["application/x-ndjson"] = huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: unmarshalLines}
+	config.RejectUnknownQueryParameters = true
 	config.CreateHooks = nil // no $schema in answers
+	config.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[event.Money](), reflect.TypeFor[string]())
 	return humago.New(mux, config)
 }
 
@@ -163,15 +167,12 @@ func Invalid(location, message string, value any) error {
 // Problem turns an error into the answer that a client can act on.
 func Problem(err error) error {
 	var status huma.StatusError
-	var field *order.FieldError
 	switch {
 	case err == nil || errors.As(err, &status):
 		return err
-	case errors.As(err, &field):
-		return Invalid("body."+field.Field, field.Want, nil)
-	case errors.Is(err, ErrNotFound), errors.Is(err, order.ErrUnknown):
+	case errors.Is(err, ErrNotFound):
 		return huma.Error404NotFound(err.Error())
-	case errors.Is(err, ErrOtherBody), errors.Is(err, order.ErrState), errors.Is(err, follow.ErrParked):
+	case errors.Is(err, ErrOtherBody), errors.Is(err, follow.ErrParked):
 		return huma.Error409Conflict(err.Error())
 	case errors.Is(err, freehold.ErrHistoryLost):
 		return huma.Error409Conflict("history-lost: " + err.Error())
