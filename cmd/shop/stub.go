@@ -1,5 +1,0 @@
-package main
-
-type loadCmd struct{}
-
-func (loadCmd) Run() error { return nil }
