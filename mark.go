@@ -20,7 +20,7 @@ func (s Source) Validate() error {
 		letter := b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z'
 		digit := b >= '0' && b <= '9'
 		if !letter && !digit && b != '/' && b != '_' && b != '.' {
-			return fmt.Errorf("freehold: source %.40q: byte %q: want letters, digits, / _ and .", string(s), b)
+			return fmt.Errorf("freehold: source %.40q: byte %q: want letters, digits, dots, slashes and underscores", string(s), b)
 		}
 	}
 	return nil

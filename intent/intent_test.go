@@ -78,7 +78,7 @@ func record(ctx context.Context, tx kv.Tx, e Asked, _ freehold.Recorded, o int) 
 	if o != e.N*10 {
 		return errors.New("another call's outcome")
 	}
-	_, err := tx.Append(ctx, freehold.Stream("a", strconv.Itoa(e.N)), freehold.NoStream, Answered{e.N})
+	_, err := tx.Append(ctx, freehold.Stream("a", strconv.Itoa(e.N)), freehold.NoStream, Answered(e))
 	return err
 }
 

@@ -23,7 +23,7 @@ func (c *client) figures(ctx context.Context, all bool) (*retail.Figures, error)
 	}
 	f := &retail.Figures{
 		AcceptedInvoices: sum.GoodsOrders, RejectedInvoices: sum.GoodsRejected, AcceptedGoodsLines: sum.GoodsLines,
-		DroppedLines: sum.DroppedLines + sum.RejectedGoods, UnitsShipped: sum.GoodsUnits, Billed: sum.GoodsBilled.String(), ValueOfRejectedInvoices: sum.RejectedValue.String(),
+		DroppedLines: sum.DroppedLines, UnitsShipped: sum.GoodsUnits, Billed: sum.GoodsBilled.String(), ValueOfRejectedInvoices: sum.RejectedValue.String(),
 		GrossSales: sum.Gross.String(), ReturnsValue: sum.Returns.String(), LedgerAdjustments: sum.Adjustments.String(), Net: sum.Net.String(),
 		ByCountryNet: map[string]string{}, ByMonthNet: map[string]string{},
 	}

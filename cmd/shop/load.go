@@ -297,7 +297,7 @@ func (g *generator) generate(ctx context.Context, rate float64, begun time.Time)
 				if !ok {
 					return nil
 				}
-				intended := time.Now()
+				var intended time.Time
 				if rate > 0 {
 					intended = begun.Add(time.Duration(float64(n-1) / rate * float64(time.Second)))
 					if wait := time.Until(intended); wait > 0 {

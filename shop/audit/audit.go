@@ -75,7 +75,6 @@ type sale struct {
 	placed, confirmed, paid, rejected, cancelled, shipped int
 	amount                                                event.Money
 	total                                                 event.Money
-	goods                                                 bool
 
 	reserved, stockRejected, committed, released, restocked int
 

@@ -170,31 +170,31 @@ func parse(f []string) (Row, error) {
 	row := Row{Invoice: strings.Clone(f[0]), Code: strings.Clone(f[1]), Description: strings.Clone(f[2]), Customer: strings.Clone(f[6]), Country: strings.Clone(f[7])}
 	switch {
 	case row.Invoice == "" || len(row.Invoice) > 32:
-		return row, errors.New("InvoiceNo is empty or over 32 bytes")
+		return row, errors.New("column InvoiceNo is empty or over 32 bytes")
 	case row.Code == "" || len(row.Code) > 32:
-		return row, errors.New("StockCode is empty or over 32 bytes")
+		return row, errors.New("column StockCode is empty or over 32 bytes")
 	case row.Country == "" || len(row.Country) > 64:
-		return row, errors.New("Country is empty or over 64 bytes")
+		return row, errors.New("column Country is empty or over 64 bytes")
 	case len(row.Customer) > 32:
-		return row, errors.New("CustomerID is over 32 bytes")
+		return row, errors.New("column CustomerID is over 32 bytes")
 	case len(row.Description) > 200:
-		return row, errors.New("Description is over 200 bytes")
+		return row, errors.New("column Description is over 200 bytes")
 	}
 	var err error
 	if row.Quantity, err = strconv.ParseInt(f[3], 10, 64); err != nil {
-		return row, fmt.Errorf("Quantity %.30q is not a whole number of 64 bits", f[3])
+		return row, fmt.Errorf("column Quantity %.30q is not a whole number of 64 bits", f[3])
 	}
 	if row.Quantity == 0 || row.Quantity > maxQuantity || row.Quantity < -maxQuantity {
-		return row, fmt.Errorf("Quantity %d: want 1 to %d, or negative", row.Quantity, maxQuantity)
+		return row, fmt.Errorf("column Quantity %d: want 1 to %d, or negative", row.Quantity, maxQuantity)
 	}
 	if row.At, err = time.Parse(dateLayout, f[4]); err != nil {
-		return row, fmt.Errorf("InvoiceDate %.30q is not month/day/year hour:minute", f[4])
+		return row, fmt.Errorf("column InvoiceDate %.30q is not month/day/year hour:minute", f[4])
 	}
 	if row.Price, err = event.ParseMoney(f[5]); err != nil {
-		return row, fmt.Errorf("UnitPrice %.30q is not an amount with at most 3 decimals", f[5])
+		return row, fmt.Errorf("column UnitPrice %.30q is not an amount with at most 3 decimals", f[5])
 	}
 	if _, err := row.Price.Times(row.Quantity); err != nil {
-		return row, fmt.Errorf("Quantity %d times UnitPrice %s is too large", row.Quantity, row.Price)
+		return row, fmt.Errorf("column Quantity %d times UnitPrice %s is too large", row.Quantity, row.Price)
 	}
 	return row, nil
 }
