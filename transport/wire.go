@@ -170,8 +170,20 @@ func appendString(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// ParseJSON reads what AppendJSON wrote.
+// ParseJSON reads what AppendJSON wrote, or any other structured-mode JSON form of
+// the same event.
 func ParseJSON(line []byte) (freehold.Recorded, error) {
+	var pairs [24]pair
+	if attributes, payload, ok := split(line, pairs[:0]); ok {
+		return FromAttributes(func(name string) string {
+			for i := range attributes {
+				if string(attributes[i].name) == name {
+					return string(attributes[i].value)
+				}
+			}
+			return ""
+		}, bytes.Clone(payload))
+	}
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(line, &fields); err != nil {
 		return freehold.Recorded{}, fmt.Errorf("transport: not a CloudEvent: %w", err)
@@ -183,25 +195,61 @@ func ParseJSON(line []byte) (freehold.Recorded, error) {
 		}
 	}
 	return FromAttributes(func(name string) string {
-		raw := fields[name]
-		if n := len(raw); n >= 2 && raw[0] == '"' {
-			if plain := raw[1 : n-1]; !hasEscape(plain) {
-				return string(plain)
-			}
-		}
 		var s string
-		if len(raw) > 0 && json.Unmarshal(raw, &s) != nil {
+		if raw := fields[name]; len(raw) > 0 && json.Unmarshal(raw, &s) != nil {
 			return string(raw)
 		}
 		return s
 	}, payload)
 }
 
-func hasEscape(b []byte) bool {
-	for _, c := range b {
-		if c == '\\' {
-			return true
-		}
+// pair is an attribute of a line, as it stands there.
+type pair struct{ name, value []byte }
+
+// split takes a line apart that has the form AppendJSON gives it: strings without
+// escapes, and the data last. It reports false for any other, which may well be
+// valid; the parts point into the line.
+func split(line []byte, pairs []pair) (attributes []pair, data []byte, ok bool) {
+	if n := len(line); n > 0 && line[n-1] == '\n' {
+		line = line[:n-1]
 	}
-	return false
+	if len(line) < 2 || line[0] != '{' || line[len(line)-1] != '}' {
+		return nil, nil, false
+	}
+	rest := line[1 : len(line)-1]
+	for {
+		name, after, ok := quoted(rest)
+		if !ok || len(after) == 0 || after[0] != ':' {
+			return nil, nil, false
+		}
+		rest = after[1:]
+		if string(name) == "data" {
+			return pairs, rest, json.Valid(rest)
+		}
+		value, after, ok := quoted(rest)
+		if !ok || string(name) == "data_base64" {
+			return nil, nil, false
+		}
+		pairs = append(pairs, pair{name, value})
+		if len(after) == 0 {
+			return pairs, nil, true
+		}
+		if after[0] != ',' {
+			return nil, nil, false
+		}
+		rest = after[1:]
+	}
+}
+
+// quoted returns the text of a string without escapes, and what follows it.
+func quoted(b []byte) (text, after []byte, ok bool) {
+	if len(b) == 0 || b[0] != '"' {
+		return nil, nil, false
+	}
+	end := bytes.IndexByte(b[1:], '"')
+	if end < 0 {
+		return nil, nil, false
+	}
+	text = b[1 : 1+end]
+	return text, b[end+2:], bytes.IndexByte(text, '\\') < 0
 }

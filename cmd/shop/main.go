@@ -10,13 +10,15 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 )
 
 type cli struct {
-	Log string `help:"What to log: debug, info, warn or error." default:"warn" enum:"debug,info,warn,error"`
+	Profile string `help:"Write a CPU profile to this file." type:"path" hidden:""`
+	Log     string `help:"What to log: debug, info, warn or error." default:"warn" enum:"debug,info,warn,error"`
 
 	Serve     serveCmd     `cmd:"" default:"withargs" help:"Run the three services in one process (the default)."`
 	Order     orderCmd     `cmd:"" help:"Run the Order service only."`
@@ -50,6 +52,17 @@ func run(args []string) int {
 	_ = level.UnmarshalText([]byte(c.Log)) // one of the enum
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})))
 
+	if c.Profile != "" {
+		f, err := os.Create(c.Profile)
+		if err == nil {
+			err = pprof.StartCPUProfile(f)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "shop:", err)
+			return 1
+		}
+		defer pprof.StopCPUProfile()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	go func() {
