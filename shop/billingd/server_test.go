@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -130,19 +131,19 @@ type payment struct {
 }
 
 // until reads a payment again whenever Billing's journal grows, until its state is
-// as wanted.
-func (s *service) until(order, token, state string) payment {
+// one of those wanted.
+func (s *service) until(order, token string, states ...string) payment {
 	s.t.Helper()
 	after := ""
 	for range 1000 {
 		p := get[payment](s, "/payments/"+order, token)
-		if p.State == state {
+		if slices.Contains(states, p.State) {
 			return p
 		}
 		a := s.ask("GET", "/feed?limit=0&wait=10&after="+after, "", "Authorization", "Bearer "+operatorToken)
 		after = a.Header.Get(outbox.HeaderHead)
 	}
-	s.t.Fatalf("payment %s does not become %s", order, state)
+	s.t.Fatalf("payment %s does not become %v", order, states)
 	return payment{}
 }
 

@@ -2,17 +2,22 @@ package billingdb_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/shop/billing"
 	"github.com/freehold-go/freehold/shop/billingdb"
 	"github.com/freehold-go/freehold/shop/event"
 	"github.com/freehold-go/freehold/sqldb"
+	"github.com/freehold-go/freehold/sqlite"
 )
 
 func adjustment(id string, amount event.Money) billing.Adjustment {
@@ -211,5 +216,59 @@ func TestPages(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestNewHistoryBeginsNewSeries lets the journal go on under another epoch, as it
+// does when it was restored to an older state: the next invoice has the first
+// number of a new series, so that none that was sent out is given again.
+func TestNewHistoryBeginsNewSeries(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "billing.db")
+	numbers := func(order string) (invoices []string) {
+		db, err := sqlite.Open(t.Context(), path, "billing", must(event.BillingTypes()), &sqlite.Options{Relaxed: true, Migrations: billingdb.Schema(billingdb.SQLite)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		store := billingdb.NewStore(0)
+		for i := range 2 {
+			id := order + fmt.Sprint(i)
+			_, err := db.Update(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+				if err := store.Placed(ctx, tx, placed(id, 0), freehold.Recorded{}); err != nil {
+					return err
+				}
+				return store.Confirmed(ctx, tx, confirmed(id, 0), freehold.Recorded{})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		err = db.View(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+			all, err := billingdb.Invoices(ctx, tx, billing.Number{}, 100)
+			for _, v := range all {
+				invoices = append(invoices, v.Number)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return invoices
+	}
+	numbers("a")
+	file, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.Exec(`UPDATE freehold_journal SET epoch = 'fedcba9876543210'`); err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"INV-000000001", "INV-000000002", "INV2-000000001", "INV2-000000002"}
+	if got := numbers("b"); !slices.Equal(got, want) {
+		t.Errorf("invoices %v, want %v", got, want)
 	}
 }
