@@ -80,19 +80,28 @@ type sale struct {
 
 	authorized, declined, captured, failed, voided, refunded, invoices int
 	capturedAmount, invoicedAmount, refundedAmount                     event.Money
+	returnedAmount, creditedAmount                                     event.Money
+}
+
+// goodsBack is what the journals say of one return without an order.
+type goodsBack struct {
+	returned, credits int
+	amount, credited  event.Money
 }
 
 type books struct {
 	report  *Report
 	sales   map[string]*sale
 	summary orderdb.Summary
-	numbers []int64
+	returns map[string]*goodsBack
+	numbers []int64 // of invoices
+	credits []int64 // numbers of credit notes
 	heads   map[freehold.Source]freehold.Mark
 }
 
 // Run audits a shop.
 func Run(ctx context.Context, s Shop) (*Report, error) {
-	b := &books{report: &Report{Violations: []string{}}, sales: map[string]*sale{}, heads: map[freehold.Source]freehold.Mark{}}
+	b := &books{report: &Report{Violations: []string{}}, sales: map[string]*sale{}, returns: map[string]*goodsBack{}, heads: map[freehold.Source]freehold.Mark{}}
 	for _, source := range []follow.Source{s.Order, s.Inventory, s.Billing} {
 		if err := b.fold(ctx, source); err != nil {
 			return nil, fmt.Errorf("audit: journal of %s: %w", source.Name(), err)
@@ -149,6 +158,13 @@ func (b *books) sale(id string) *sale {
 	return b.sales[id]
 }
 
+func (b *books) goodsBack(id string) *goodsBack {
+	if b.returns[id] == nil {
+		b.returns[id] = &goodsBack{}
+	}
+	return b.returns[id]
+}
+
 func (b *books) apply(e freehold.Event) {
 	switch e := e.(type) {
 	case event.OrderPlaced:
@@ -180,6 +196,13 @@ func (b *books) apply(e freehold.Event) {
 	case event.OrderShipped:
 		b.sale(e.Order).shipped++
 	case event.OrderReturned:
+		if e.Order != "" {
+			b.sale(e.Order).returnedAmount += e.Amount
+		} else {
+			back := b.goodsBack(e.Return)
+			back.returned++
+			back.amount += e.Amount
+		}
 		b.summary.Returns -= e.Amount
 		b.summary.Net -= e.Amount
 	case event.StockReserved:
@@ -215,6 +238,15 @@ func (b *books) apply(e freehold.Event) {
 		s.invoices++
 		s.invoicedAmount += e.Amount
 		b.numbers = append(b.numbers, e.Number)
+	case event.CreditNoteIssued:
+		b.credits = append(b.credits, e.Number)
+		if e.Order != "" {
+			b.sale(e.Order).creditedAmount += e.Amount
+		} else {
+			back := b.goodsBack(e.Return)
+			back.credits++
+			back.credited += e.Amount
+		}
 	case event.LedgerAdjusted:
 		if sum, err := event.Sum(e.Lines); err == nil {
 			b.summary.Adjustments += sum
@@ -240,10 +272,11 @@ func (b *books) checkSale(id string, s *sale) {
 		check(s.committed == 1 && s.restocked == 0 && s.released == 0, "paid, and its stock is committed %d, released %d, restocked %d times", s.committed, s.released, s.restocked)
 		check(s.captured == 1 && s.capturedAmount == s.amount, "paid %s, captured %s", s.amount, s.capturedAmount)
 		check(s.invoices == 1 && s.invoicedAmount == s.amount, "paid %s, invoiced %s", s.amount, s.invoicedAmount)
-		check(s.refunded == 0, "paid, and refunded")
+		check(s.refundedAmount == s.returnedAmount && s.creditedAmount == s.returnedAmount, "goods for %s came back, %s were credited, %s refunded", s.returnedAmount, s.creditedAmount, s.refundedAmount)
 		return
 	}
 	check(s.capturedAmount == s.refundedAmount, "it did not go through, and %s of %s were refunded", s.refundedAmount, s.capturedAmount)
+	check(s.invoicedAmount == s.creditedAmount, "it did not go through, and %s of %s were credited", s.creditedAmount, s.invoicedAmount)
 	if s.rejected == 1 {
 		check(s.captured == 0 && s.invoices == 0 && s.committed == 0, "rejected, with %d captures, %d invoices, %d commitments", s.captured, s.invoices, s.committed)
 		check(s.reserved == s.released, "rejected, and its stock is reserved %d, released %d times", s.reserved, s.released)
@@ -258,6 +291,14 @@ func (b *books) checkInvoices(billed Books) {
 	slices.Sort(b.numbers)
 	for i, n := range b.numbers {
 		b.report.check(n == int64(i+1), "invoice numbers: %d stands where %d should", n, i+1)
+	}
+	slices.Sort(b.credits)
+	for i, n := range b.credits {
+		b.report.check(n == int64(i+1), "credit note numbers: %d stands where %d should", n, i+1)
+	}
+	for _, id := range slices.Sorted(maps.Keys(b.returns)) {
+		back := b.returns[id]
+		b.report.check(back.returned == 1 && back.credits == 1 && back.amount == back.credited, "return %s: recorded %d times for %s, credited %d times with %s", id, back.returned, back.amount, back.credits, back.credited)
 	}
 	var captured, invoiced event.Money
 	for _, s := range b.sales {
