@@ -79,7 +79,7 @@ func (c *client) do(req *http.Request, out any) error {
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode/100 != 2 {
+	if resp.StatusCode/100 != 2 || resp.StatusCode == http.StatusMultiStatus { // 207: some of a batch was refused
 		return &statusError{resp.StatusCode, fmt.Sprintf("%s %s: %s: %.500s", req.Method, req.URL.Path, resp.Status, raw)}
 	}
 	if out == nil {

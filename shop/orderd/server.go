@@ -1,5 +1,3 @@
-// Package orderd is the Order service: it takes orders over HTTP, runs their
-// checkout, and answers queries from its read models.
 package orderd
 
 import (
@@ -11,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,10 +40,13 @@ type Config struct {
 	Token string
 	// InventoryFeed and BillingFeed are the URLs of the other services' feeds.
 	InventoryFeed, BillingFeed string
-	// Subscriber is the broker's receiving end. nil is pull mode.
+	// Publisher and Subscriber are the broker's two ends. nil is pull mode.
+	Publisher  transport.Publisher
 	Subscriber transport.Subscriber
 	// Wait is how long a read waits for its token. 0 is 5 s.
 	Wait time.Duration
+	// Relaxed commits without waiting for the disk. For tests.
+	Relaxed bool
 	// Log is where the service writes. nil is slog.Default().
 	Log *slog.Logger
 }
@@ -57,6 +59,7 @@ type Server struct {
 	checkout *saga.Process[sqldb.Tx, order.Checkout]
 	views    *projection.Projection[kv.Tx]
 	sales    *projection.Projection[kv.Tx]
+	waits    waits
 	services map[string]string
 	wait     time.Duration
 }
@@ -70,67 +73,87 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if cfg.Wait <= 0 {
 		cfg.Wait = 5 * time.Second
 	}
-	s := &Server{wait: cfg.Wait}
+	s := &Server{wait: cfg.Wait, services: map[string]string{"inventory": base(cfg.InventoryFeed), "billing": base(cfg.BillingFeed)}}
 	var opened []io.Closer
 	defer func() {
 		if err != nil {
-			for _, c := range opened {
+			for _, c := range slices.Backward(opened) {
 				err = errors.Join(err, c.Close())
 			}
 			err = fmt.Errorf("order: %w", err)
 		}
 	}()
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
 	types, err := event.OrderTypes()
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
-	}
-	s.db, err = sqlite.Open(ctx, filepath.Join(cfg.Data, "order.db"), event.SourceOrder, types, &sqlite.Options{Log: cfg.Log})
+	s.db, err = sqlite.Open(ctx, filepath.Join(cfg.Data, "order.db"), event.SourceOrder, types, &sqlite.Options{Relaxed: cfg.Relaxed, Log: cfg.Log})
 	if err != nil {
 		return nil, err
 	}
 	opened = append(opened, s.db)
-	none, err := freehold.NewCatalog()
+	views, err := openViews(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	views, err := pebble.Open(ctx, filepath.Join(cfg.Data, "order-views.pebble"), "order.views", none, &pebble.Options{Disposable: true, Log: cfg.Log})
-	if err != nil {
-		return nil, err
-	}
-	opened = append([]io.Closer{views}, opened...)
-	inventory, err := remote(event.SourceInventory, cfg.InventoryFeed, event.InventoryTypes, cfg)
-	if err != nil {
-		return nil, err
-	}
-	billing, err := remote(event.SourceBilling, cfg.BillingFeed, event.BillingTypes, cfg)
-	if err != nil {
-		return nil, err
-	}
-	options := follow.Options{Log: cfg.Log}
-	own := s.db.Journal()
-	s.orders = aggregate.New[order.Order]("order", s.db, nil)
-	s.checkout, err = saga.New("checkout", 1, s.db, []follow.Source{own, inventory, billing}, &saga.Options{Options: options}, order.Routes[sqldb.Tx](s.orders)...)
-	if err != nil {
-		return nil, err
-	}
-	projected := &projection.Options{Options: options, Wait: cfg.Wait}
-	s.views, err = projection.New("orders", 1, views, []follow.Source{own}, projected, func(ns string) []follow.Route[kv.Tx] { return orderdb.NewOrders(ns).Routes() })
-	if err != nil {
-		return nil, err
-	}
-	s.sales, err = projection.New("sales", 1, views, []follow.Source{own, inventory, billing}, projected, func(ns string) []follow.Route[kv.Tx] { return orderdb.NewSales(ns).Routes() })
-	if err != nil {
-		return nil, err
-	}
-	s.Host, err = host.New("order", own, &host.Options{Addr: cfg.Addr, Token: cfg.Token, Audit: append(s.db.Audit(), views.Audit()...), Log: cfg.Log})
+	opened = append(opened, views)
+	s.Host, err = host.New("order", s.db.Journal(), &host.Options{Addr: cfg.Addr, Token: cfg.Token, Audit: append(s.db.Audit(), views.Audit()...), Log: cfg.Log})
 	if err != nil {
 		return nil, err
 	}
 	s.Own(s.db, views)
-	s.services = map[string]string{"order": s.URL(), "inventory": base(cfg.InventoryFeed), "billing": base(cfg.BillingFeed)}
+	opened = []io.Closer{s.Host} // which closes them
+	s.services["order"] = s.URL()
+	if err := s.wire(cfg, views); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// openViews opens the database of the read models. It has a journal like all, to
+// which nothing is ever written.
+func openViews(ctx context.Context, cfg Config) (*pebble.DB, error) {
+	none, err := freehold.NewCatalog()
+	if err != nil {
+		return nil, err
+	}
+	return pebble.Open(ctx, filepath.Join(cfg.Data, "order-views.pebble"), "order.views", none, &pebble.Options{Disposable: true, Relaxed: cfg.Relaxed, Log: cfg.Log})
+}
+
+// wire connects the parts: what is followed, the checkout, the read models, HTTP.
+func (s *Server) wire(cfg Config, views *pebble.DB) (err error) {
+	own := s.db.Journal()
+	inventory, err := remote(event.SourceInventory, cfg.InventoryFeed, event.InventoryTypes, cfg)
+	if err != nil {
+		return err
+	}
+	billing, err := remote(event.SourceBilling, cfg.BillingFeed, event.BillingTypes, cfg)
+	if err != nil {
+		return err
+	}
+	all := []follow.Source{own, inventory, billing}
+	options := follow.Options{Log: cfg.Log}
+	s.orders = aggregate.New[order.Order]("order", s.db, nil)
+	s.checkout, err = saga.New("checkout", 1, s.db, all, &saga.Options{Options: options}, order.Routes[sqldb.Tx](s.orders)...)
+	if err != nil {
+		return err
+	}
+	projected := &projection.Options{Options: options, Wait: cfg.Wait}
+	s.views, err = projection.New("orders", 1, views, []follow.Source{own}, projected, func(ns string) []follow.Route[kv.Tx] {
+		orders := orderdb.NewOrders(ns)
+		orders.Touched = s.waits.touched
+		return orders.Routes()
+	})
+	if err != nil {
+		return err
+	}
+	s.sales, err = projection.New("sales", 1, views, all, projected, func(ns string) []follow.Route[kv.Tx] { return orderdb.NewSales(ns).Routes() })
+	if err != nil {
+		return err
+	}
 	s.Go("inventory", inventory)
 	s.Go("billing", billing)
 	s.Go("checkout", s.checkout)
@@ -139,7 +162,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	mux := http.NewServeMux()
 	s.api(mux)
 	s.Handle("/", mux)
-	return s, nil
+	return nil
 }
 
 func base(feed string) string { return strings.TrimSuffix(feed, "/feed") }
@@ -150,29 +173,4 @@ func remote(name freehold.Source, feed string, types func() (*freehold.Catalog, 
 		return nil, err
 	}
 	return inbox.Remote(name, feed, c, &inbox.Options{Subscriber: cfg.Subscriber, Token: cfg.Token, Log: cfg.Log})
-}
-
-// view runs fn on a read model that has what the token asks for. What it asks of
-// other services is waited for where their events change Order's journal, and then
-// in the read model up to what they led to.
-func (s *Server) view(ctx context.Context, p *projection.Projection[kv.Tx], tok freehold.Token, fn func(ctx context.Context, tx kv.Tx, ns string) error) error {
-	own := s.db.Journal().Name()
-	for _, source := range tok.Sources() {
-		if source == own {
-			continue
-		}
-		waitCtx, cancel := context.WithTimeout(ctx, s.wait)
-		err := s.checkout.WaitFor(waitCtx, tok)
-		cancel()
-		if err != nil {
-			return err
-		}
-		_, head, err := s.db.Journal().Bounds(ctx)
-		if err != nil {
-			return err
-		}
-		tok = tok.Merge(freehold.NewToken(head))
-		break
-	}
-	return p.View(ctx, tok, fn)
 }

@@ -39,10 +39,16 @@ type Happened struct {
 }
 
 // Orders is the read model of orders in a namespace.
-type Orders struct{ ns string }
+type Orders struct {
+	ns string
+	// Touched, if set, is told of each order that a batch is about to change, and up
+	// to where the batch goes. The change can be seen when the read model is there; if
+	// the batch fails it is told again.
+	Touched func(id string, at freehold.Mark)
+}
 
 // NewOrders returns the read model in a namespace.
-func NewOrders(ns string) Orders { return Orders{ns + "/"} }
+func NewOrders(ns string) Orders { return Orders{ns: ns + "/"} }
 
 // Keys: "o/" id is the order, "l/" id its lines as placed, and under "n/", "c/"
 // customer 0x00 and "s/" status 0x00 the numbers of all orders, of a customer's,
@@ -174,6 +180,9 @@ func (v Orders) apply(ctx context.Context, tx kv.Tx, rs []freehold.Recorded) err
 	for _, id := range changed {
 		if err := v.store(ctx, tx, orders[id]); err != nil {
 			return err
+		}
+		if v.Touched != nil {
+			v.Touched(id, rs[len(rs)-1].At)
 		}
 	}
 	return nil
