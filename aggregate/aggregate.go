@@ -1,85 +1,73 @@
-// Package aggregate runs event-sourced aggregates: a plain value that evolves with
-// its events, and commands that decide on new ones.
-//
-// # Guarantees
-//
-// A decision is recorded only if it was made on the stream's newest state (G3):
-// on a conflict the state is read again and the command decides anew, a bounded
-// number of times. Cached states and snapshots are only a start for reading; the
-// tail of the stream is always read.
-//
-// # Ordering
-//
-// Events of one aggregate stand in its stream in the order of its decisions.
-//
-// # Failure
-//
-// An error of the decision is returned as it is and nothing is written. After too
-// many conflicts the *freehold.Conflict is returned. A cached state or snapshot
-// that cannot be used is left out of account.
 package aggregate
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/writer"
 )
 
 // State is what an aggregate's value must be able to do: return the state that
-// follows an event, and leave its receiver as it is.
+// follows an event, and leave its receiver as it is. States are shared between
+// commands, so maps and slices in them must be copied before they are changed.
 type State[S any] interface {
 	Evolve(freehold.Event) S
 }
 
-// Store is the part of a database that aggregates need.
+// Store is the part of a database that aggregates need. Every engine's *DB is one.
 type Store interface {
 	Append(ctx context.Context, writes ...freehold.Write) (freehold.Token, error)
 	Events(ctx context.Context, s freehold.StreamID, after freehold.Version) iter.Seq2[freehold.Recorded, error]
 }
 
 // Options tune a repository; the zero value is good.
-type Options[S any] struct {
+type Options struct {
 	// Attempts is how often a command decides before a conflict is returned. 0 is 10.
 	Attempts int
 	// Cached is how many states are kept in memory. 0 is 1024, negative none.
 	Cached int
-	// Snapshots, if set, saves a state every SnapshotEvery events (0 is 100).
+	// Snapshots, if set, saves a state when SnapshotEvery events (0 is 100) have
+	// been added since the last one; see [Keep].
 	Snapshots     Snapshots
 	SnapshotEvery int
 }
 
-// Snapshots keeps states by stream; see [Keep]. Losing one costs time only.
-type Snapshots interface {
-	Load(ctx context.Context, s freehold.StreamID) (v freehold.Version, state []byte, found bool, err error)
-	Save(ctx context.Context, s freehold.StreamID, v freehold.Version, state []byte) error
-}
+// Mode says what a command may take for granted.
+type Mode int
+
+// Create lets a command decide on an aggregate without events before the stream is
+// read. If it turns out to have some, or the command has nothing to write, the
+// state is read and the command decides again. It saves a read for new ids.
+const Create Mode = 1
 
 // Repo loads and changes the aggregates of one category. It is safe for
 // concurrent use.
 type Repo[S State[S]] struct {
 	category string
 	store    Store
-	opts     Options[S]
-
-	mu    sync.Mutex
-	cache map[freehold.StreamID]versioned[S]
+	opts     Options
+	turns    turns
+	states   states[S]
 }
 
-type versioned[S any] struct {
+// known is a state, and what is known about it.
+type known[S any] struct {
 	state   S
 	version freehold.Version
+	token   freehold.Token   // covers the events up to version
+	saved   freehold.Version // version of the newest snapshot
 }
 
 // New returns the repository of a category over a database.
-func New[S State[S]](category string, store Store, o *Options[S]) *Repo[S] {
-	r := &Repo[S]{category: category, store: store, cache: map[freehold.StreamID]versioned[S]{}}
+func New[S State[S]](category string, store Store, o *Options) *Repo[S] {
+	r := &Repo[S]{category: category, store: store}
 	if o != nil {
 		r.opts = *o
 	}
@@ -92,46 +80,75 @@ func New[S State[S]](category string, store Store, o *Options[S]) *Repo[S] {
 	if r.opts.SnapshotEvery <= 0 {
 		r.opts.SnapshotEvery = 100
 	}
+	r.states.limit = r.opts.Cached
 	return r
 }
 
 // Load returns the state of an aggregate and its version, 0 if it has no events.
 func (r *Repo[S]) Load(ctx context.Context, id string) (S, freehold.Version, error) {
-	v, err := r.read(ctx, freehold.Stream(r.category, id), r.store.Events)
-	return v.state, v.version, err
+	stream := freehold.Stream(r.category, id)
+	k, err := r.read(ctx, stream)
+	if err == nil {
+		r.snapshot(ctx, stream, k)
+	}
+	return k.state, k.version, err
 }
 
-// Do lets decide choose events on the newest state and appends them. It returns
-// the state after them and a token for the command; if decide chooses none, the
-// token covers what it has seen. decide may be called several times.
-func (r *Repo[S]) Do(ctx context.Context, id string, decide func(S) ([]freehold.Event, error)) (S, freehold.Token, error) {
+// Do lets decide choose events on the newest state, and appends them in a
+// transaction of its own. It returns the state after them and a token for the
+// command; if decide chooses none, the token covers what it has seen. decide may
+// be called several times and must do nothing but decide. Inside a transaction use
+// [Repo.DoTx]; Do fails there with freehold.ErrNested.
+func (r *Repo[S]) Do(ctx context.Context, id string, decide func(S) ([]freehold.Event, error), modes ...Mode) (S, freehold.Token, error) {
+	var none S
+	if writer.Nested(ctx) {
+		return none, freehold.Token{}, freehold.ErrNested
+	}
 	stream := freehold.Stream(r.category, id)
+	leave, err := r.turns.take(ctx, stream)
+	if err != nil {
+		return none, freehold.Token{}, err
+	}
+	defer leave()
+	assumed := slices.Contains(modes, Create)
 	pause := time.Millisecond
 	for attempt := 1; ; attempt++ {
-		v, err := r.read(ctx, stream, r.store.Events)
-		if err != nil {
-			return v.state, freehold.Token{}, err
-		}
-		events, err := decide(v.state)
-		if err != nil {
-			return v.state, freehold.Token{}, err
-		}
-		tok, err := r.store.Append(ctx, freehold.Write{Stream: stream, Expect: freehold.At(v.version), Events: events})
-		var conflict *freehold.Conflict
-		if errors.As(err, &conflict) && attempt < r.opts.Attempts {
-			if err := sleep(ctx, rand.N(pause)); err != nil {
-				return v.state, freehold.Token{}, err
+		var k known[S]
+		if !assumed {
+			if k, err = r.read(ctx, stream); err != nil {
+				return k.state, freehold.Token{}, err
 			}
-			pause *= 2
+		}
+		events, err := decide(k.state)
+		if assumed && (err != nil || len(events) == 0) {
+			assumed, attempt = false, 0 // nothing was tried yet
 			continue
 		}
-		if err != nil {
-			return v.state, freehold.Token{}, err
+		if err != nil || len(events) == 0 {
+			return k.state, k.token, err
 		}
-		was := v.version
-		v = evolve(v, events)
-		r.remember(ctx, stream, was, v)
-		return v.state, tok, nil
+		tok, err := r.store.Append(ctx, freehold.Write{Stream: stream, Expect: freehold.At(k.version), Events: events})
+		if err == nil {
+			k = evolve(k, events)
+			k.token = tok
+			r.states.put(stream, k)
+			r.snapshot(ctx, stream, k)
+			return k.state, tok, nil
+		}
+		conflict := (*freehold.Conflict)(nil)
+		switch {
+		case !errors.As(err, &conflict):
+			return k.state, freehold.Token{}, err
+		case assumed:
+			assumed, attempt = false, 0
+		case attempt >= r.opts.Attempts:
+			return k.state, freehold.Token{}, err
+		default: // other processes are at it: leave them time
+			if err := sleep(ctx, rand.N(pause)); err != nil {
+				return k.state, freehold.Token{}, err
+			}
+			pause *= 2
+		}
 	}
 }
 
@@ -139,82 +156,137 @@ func (r *Repo[S]) Do(ctx context.Context, id string, decide func(S) ([]freehold.
 // rolls back with it, and a conflict is the transaction's.
 func (r *Repo[S]) DoTx(ctx context.Context, tx freehold.Tx, id string, decide func(S) ([]freehold.Event, error)) (S, error) {
 	stream := freehold.Stream(r.category, id)
-	v, err := r.read(ctx, stream, tx.Events)
+	if err := tx.Lock(ctx, string(stream)); err != nil {
+		return *new(S), err
+	}
+	k, err := r.readFrom(ctx, stream, tx.Events)
 	if err != nil {
-		return v.state, err
+		return k.state, err
 	}
-	events, err := decide(v.state)
+	events, err := decide(k.state)
 	if err != nil || len(events) == 0 {
-		return v.state, err
+		return k.state, err
 	}
-	if _, err := tx.Append(ctx, stream, freehold.At(v.version), events...); err != nil {
-		return v.state, err
+	if _, err := tx.Append(ctx, stream, freehold.At(k.version), events...); err != nil {
+		return k.state, err
 	}
-	return evolve(v, events).state, nil
+	return evolve(k, events).state, nil
+}
+
+// read returns the newest committed state, and remembers it.
+func (r *Repo[S]) read(ctx context.Context, stream freehold.StreamID) (known[S], error) {
+	k, err := r.readFrom(ctx, stream, r.store.Events)
+	if err == nil && k.version > 0 {
+		r.states.put(stream, k)
+	}
+	return k, err
 }
 
 type reader func(ctx context.Context, s freehold.StreamID, after freehold.Version) iter.Seq2[freehold.Recorded, error]
 
-// read returns the newest state: a cached one or a snapshot, and the tail.
-func (r *Repo[S]) read(ctx context.Context, stream freehold.StreamID, events reader) (versioned[S], error) {
-	r.mu.Lock()
-	v := r.cache[stream]
-	r.mu.Unlock()
-	if v.version == 0 && r.opts.Snapshots != nil {
-		v = r.fromSnapshot(ctx, stream)
+// readFrom returns the newest state that events show: one from memory or a
+// snapshot, and the tail behind it.
+func (r *Repo[S]) readFrom(ctx context.Context, stream freehold.StreamID, events reader) (known[S], error) {
+	k := r.states.get(stream)
+	if k.version == 0 && r.opts.Snapshots != nil {
+		k = r.fromSnapshot(ctx, stream, events)
 	}
-	for rec, err := range events(ctx, stream, v.version) {
+	for rec, err := range events(ctx, stream, k.version) {
 		if err != nil {
-			return v, fmt.Errorf("aggregate %s: %w", stream, err)
+			return k, fmt.Errorf("aggregate %s: %w", stream, err)
 		}
 		e, err := rec.Decode()
 		if err != nil {
-			return v, fmt.Errorf("aggregate %s: %w", stream, err)
+			return k, fmt.Errorf("aggregate %s: %w", stream, err)
 		}
-		v = versioned[S]{v.state.Evolve(e), rec.Version}
+		k.state, k.version, k.token = k.state.Evolve(e), rec.Version, freehold.NewToken(rec.At)
 	}
-	return v, nil
+	return k, nil
 }
 
-func (r *Repo[S]) fromSnapshot(ctx context.Context, stream freehold.StreamID) (v versioned[S]) {
-	version, raw, found, err := r.opts.Snapshots.Load(ctx, stream)
-	if err != nil || !found {
-		return versioned[S]{}
-	}
-	if json.Unmarshal(raw, &v.state) != nil {
-		return versioned[S]{}
-	}
-	v.version = version
-	return v
-}
-
-func evolve[S State[S]](v versioned[S], events []freehold.Event) versioned[S] {
+func evolve[S State[S]](k known[S], events []freehold.Event) known[S] {
 	for _, e := range events {
-		v.state = v.state.Evolve(e)
-		v.version++
+		k.state = k.state.Evolve(e)
+		k.version++
 	}
-	return v
+	return k
 }
 
-// remember keeps a committed state in memory, and as a snapshot when one is due.
-func (r *Repo[S]) remember(ctx context.Context, stream freehold.StreamID, was freehold.Version, v versioned[S]) {
-	if r.opts.Cached > 0 {
-		r.mu.Lock()
-		if len(r.cache) >= r.opts.Cached {
-			for old := range r.cache { // any: the map's order is random
-				delete(r.cache, old)
-				break
-			}
-		}
-		r.cache[stream] = v
-		r.mu.Unlock()
-	}
-	every := freehold.Version(r.opts.SnapshotEvery)
-	if r.opts.Snapshots == nil || was/every == v.version/every {
+// states is the newest known states of some aggregates: any, when there are too
+// many.
+type states[S any] struct {
+	limit int
+	mu    sync.Mutex
+	m     map[freehold.StreamID]known[S]
+}
+
+func (st *states[S]) get(stream freehold.StreamID) known[S] {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.m[stream]
+}
+
+// put keeps a committed state, unless a newer one is there.
+func (st *states[S]) put(stream freehold.StreamID, k known[S]) {
+	if st.limit <= 0 {
 		return
 	}
-	if raw, err := json.Marshal(v.state); err == nil {
-		_ = r.opts.Snapshots.Save(ctx, stream, v.version, raw) // disposable: the next one will do
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.m == nil {
+		st.m = map[freehold.StreamID]known[S]{}
+	}
+	old, there := st.m[stream]
+	if there && old.version > k.version {
+		return
+	}
+	if !there && len(st.m) >= st.limit {
+		for any := range st.m {
+			delete(st.m, any)
+			break
+		}
+	}
+	k.saved = max(k.saved, old.saved)
+	st.m[stream] = k
+}
+
+// turns lets one command at a time decide on an aggregate.
+type turns struct {
+	mu sync.Mutex
+	m  map[freehold.StreamID]*turn
+}
+
+type turn struct {
+	taken chan struct{} // has room for the one whose turn it is
+	users int
+}
+
+// take waits for the caller's turn on a stream.
+func (t *turns) take(ctx context.Context, s freehold.StreamID) (leave func(), err error) {
+	t.mu.Lock()
+	if t.m == nil {
+		t.m = map[freehold.StreamID]*turn{}
+	}
+	tr := t.m[s]
+	if tr == nil {
+		tr = &turn{taken: make(chan struct{}, 1)}
+		t.m[s] = tr
+	}
+	tr.users++
+	t.mu.Unlock()
+	forget := func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if tr.users--; tr.users == 0 {
+			delete(t.m, s)
+		}
+	}
+	select {
+	case tr.taken <- struct{}{}:
+		return func() { <-tr.taken; forget() }, nil
+	case <-ctx.Done():
+		forget()
+		return nil, ctx.Err()
 	}
 }
 
