@@ -166,8 +166,9 @@ type stockRow struct {
 func (c *client) books(ctx context.Context) (b audit.Books, err error) {
 	var answer struct {
 		Items []struct {
-			Billed, Captured event.Money
-			Invoices         int64
+			Billed, Captured, Refunded, Adjustments, Net event.Money
+			CreditNotes                                  event.Money `json:"credit_notes"`
+			Invoices, Credits                            int64
 		}
 	}
 	if err := c.get(ctx, c.urls.Billing+"/books", &answer); err != nil {
@@ -176,7 +177,12 @@ func (c *client) books(ctx context.Context) (b audit.Books, err error) {
 	for _, i := range answer.Items {
 		b.Billed += i.Billed
 		b.Captured += i.Captured
+		b.Refunded += i.Refunded
+		b.CreditNotes += i.CreditNotes
+		b.Adjustments += i.Adjustments
+		b.Net += i.Net
 		b.Invoices += i.Invoices
+		b.Credits += i.Credits
 	}
 	return b, nil
 }

@@ -50,8 +50,8 @@ type Shop struct {
 
 // Books are Billing's totals.
 type Books struct {
-	Billed, Captured event.Money
-	Invoices         int64
+	Billed, Captured, Refunded, CreditNotes, Adjustments, Net event.Money
+	Invoices, Credits                                         int64
 }
 
 // Report is the outcome of an audit.
@@ -113,6 +113,7 @@ func Run(ctx context.Context, s Shop) (*Report, error) {
 	b.checkInvoices(s.Billed)
 	b.checkStock(s.Stock)
 	b.checkSummary(s.Summary)
+	b.report.check(s.Billed.Net == s.Summary.Net, "Billing's books say %s net, Order's report %s", s.Billed.Net, s.Summary.Net)
 	b.checkFollowers(s.Followers)
 	return b.report, nil
 }
@@ -300,13 +301,22 @@ func (b *books) checkInvoices(billed Books) {
 		back := b.returns[id]
 		b.report.check(back.returned == 1 && back.credits == 1 && back.amount == back.credited, "return %s: recorded %d times for %s, credited %d times with %s", id, back.returned, back.amount, back.credits, back.credited)
 	}
-	var captured, invoiced event.Money
+	var captured, invoiced, refunded, credited event.Money
 	for _, s := range b.sales {
 		captured += s.capturedAmount
 		invoiced += s.invoicedAmount
+		refunded += s.refundedAmount
+		credited += s.creditedAmount
+	}
+	for _, back := range b.returns {
+		credited += back.credited
 	}
 	b.report.check(billed.Captured == captured, "Billing's books say %s captured, its journal %s", billed.Captured, captured)
 	b.report.check(billed.Billed == invoiced, "Billing's books say %s billed, its journal %s", billed.Billed, invoiced)
+	b.report.check(billed.Refunded == refunded, "Billing's books say %s refunded, its journal %s", billed.Refunded, refunded)
+	b.report.check(billed.CreditNotes == credited, "Billing's books say %s credited, its journal %s", billed.CreditNotes, credited)
+	b.report.check(billed.Adjustments == b.summary.Adjustments, "Billing's books say %s adjusted, its journal %s", billed.Adjustments, b.summary.Adjustments)
+	b.report.check(billed.Credits == int64(len(b.credits)), "Billing's books say %d credit notes, its journal %d", billed.Credits, len(b.credits))
 	b.report.check(billed.Invoices == int64(len(b.numbers)), "Billing's books say %d invoices, its journal %d", billed.Invoices, len(b.numbers))
 }
 
