@@ -226,6 +226,7 @@ func (j *Job[W]) Run() error {
 // Answer gives the caller its outcome. Call it once, when the outcome of the
 // commit is known; only the first answer counts.
 func (j *Job[W]) Answer(token freehold.Token, err error) {
+	j.abandoned = true // its caller may be gone: it must not run again
 	select {
 	case j.done <- result{token, err}:
 	default:

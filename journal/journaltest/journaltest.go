@@ -436,6 +436,7 @@ func (s suite[T]) dense(t *testing.T, db DB[T]) {
 			}
 		})
 	}
+	defer all.Wait()
 	done := make(chan struct{})
 	go func() { all.Wait(); close(done) }()
 	at := freehold.Mark{Source: db.Journal().Name()}
