@@ -3,6 +3,7 @@ package billing_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,13 @@ import (
 	"github.com/freehold-go/freehold/shop/billing"
 	"github.com/freehold-go/freehold/shop/event"
 )
+
+func init() {
+	// A failure prints its seed; files beside the sources are not wanted.
+	if err := flag.Set("rapid.nofailfile", "true"); err != nil {
+		panic(err)
+	}
+}
 
 // lossy is the gateway behind a network that loses requests and answers, as a
 // rapid test draws it.
