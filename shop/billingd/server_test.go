@@ -425,3 +425,27 @@ func TestTwoServersOnOneDirectory(t *testing.T) {
 		t.Errorf("%v, want one line that refuses", err)
 	}
 }
+
+// TestDatabaseDownIsAnsweredWithRetryAfter asks a service whose database is closed.
+func TestDatabaseDownIsAnsweredWithRetryAfter(t *testing.T) {
+	t.Parallel()
+	s, err := billingd.New(t.Context(), billingd.Config{Data: t.TempDir(), OrderFeed: "http://127.0.0.1:1/feed", Relaxed: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []*http.Request{
+		httptest.NewRequest("GET", "/books", nil), httptest.NewRequest("GET", "/payments/1", nil),
+		httptest.NewRequest("POST", "/adjustments", strings.NewReader(adjust)),
+	} {
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Idempotency-Key", "k")
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, r)
+		if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+			t.Errorf("%s %s: %d %s", r.Method, r.URL, w.Code, w.Body)
+		}
+	}
+}
