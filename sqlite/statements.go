@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"sync"
 )
 
@@ -77,7 +76,7 @@ func (db *DB) acquire(ctx context.Context) (*reader, error) {
 	conn, err := db.read.Conn(context.Background())
 	if err != nil {
 		<-p.slots
-		return nil, fmt.Errorf("sqlite: %s: %w", db.path, hint(err))
+		return nil, db.unread(err)
 	}
 	stmts := newStmtCache(conn)
 	return &reader{conn, &stmts}, nil

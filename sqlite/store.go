@@ -223,9 +223,19 @@ func (s store) query(ctx context.Context, fn func(c *stmtCache) error) error {
 	err = fn(r.stmts)
 	s.db.readers.release(r, err)
 	if err != nil {
-		return fmt.Errorf("sqlite: %s: %w", s.db.path, hint(err))
+		return s.db.unread(err)
 	}
 	return nil
+}
+
+// unread is the error of a read.
+func (db *DB) unread(err error) error {
+	select {
+	case <-db.queue.Done():
+		err = freehold.ErrClosed
+	default:
+	}
+	return fmt.Errorf("sqlite: %s: %w", db.path, hint(err))
 }
 
 func (s store) Read(ctx context.Context, after freehold.Position, limit int) (rs []freehold.Recorded, err error) {

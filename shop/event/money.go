@@ -6,32 +6,67 @@ import (
 	"math"
 	"math/bits"
 	"strconv"
-
-	"github.com/govalues/decimal"
 )
 
 // Money is an amount in thousandths of its currency's unit. Its text, also in JSON,
-// is a decimal with three places: "2.550".
+// is a decimal with three places: "2.550". Every Money can be written and read.
 type Money int64
 
 // ErrAmount is returned for an amount that is not a plain decimal with at most
 // three places, or is too large.
-var ErrAmount = errors.New("want an amount with at most 3 decimals, below 9200000000000000")
+var ErrAmount = errors.New("want an amount with at most 3 decimals, below 9223372036854775")
 
-// ParseMoney reads a decimal such as "2.55".
-func ParseMoney(s string) (Money, error) {
-	d, err := decimal.Parse(s)
-	if err != nil {
+// ParseMoney reads a decimal such as "2.55": an optional minus, digits, and
+// optionally a point with digits behind it, of which those behind the third are 0.
+func ParseMoney(s string) (Money, error) { return parseMoney(s) }
+
+func parseMoney[T string | []byte](s T) (Money, error) {
+	i, negative := 0, false
+	if len(s) > 0 && s[0] == '-' {
+		i, negative = 1, true
+	}
+	var n uint64
+	digits, places := 0, -1 // places behind the point; -1 before it
+	for ; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case c == '.' && places < 0 && digits > 0:
+			places = 0
+			continue
+		case c < '0' || c > '9' || places >= 3 && c != '0':
+			return 0, ErrAmount
+		}
+		digits++
+		if places >= 3 {
+			continue
+		}
+		if places >= 0 {
+			places++
+		}
+		if n > math.MaxInt64/10 {
+			return 0, ErrAmount
+		}
+		n = 10*n + uint64(c-'0')
+	}
+	if digits == 0 || places == 0 {
 		return 0, ErrAmount
 	}
-	if d.Scale() > 3 && !d.Equal(d.Trunc(3)) {
+	for ; places < 3; places++ {
+		if places < 0 {
+			places = 0
+		}
+		if n > math.MaxInt64/10 {
+			return 0, ErrAmount
+		}
+		n *= 10
+	}
+	switch {
+	case negative && n <= 1<<63:
+		return -Money(n), nil
+	case negative || n > math.MaxInt64:
 		return 0, ErrAmount
 	}
-	whole, frac, ok := d.Int64(3)
-	if !ok || whole > math.MaxInt64/1000-1 || whole < math.MinInt64/1000+1 {
-		return 0, ErrAmount
-	}
-	return Money(whole*1000 + frac), nil
+	return Money(n), nil
 }
 
 // String gives three decimals.
@@ -56,10 +91,10 @@ func (m Money) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads a JSON string; a JSON number is refused, because many
 // programs turn it into a float.
 func (m *Money) UnmarshalJSON(raw []byte) error {
-	if len(raw) < 2 || raw[0] != '"' {
+	if len(raw) < 2 || raw[0] != '"' || raw[len(raw)-1] != '"' {
 		return fmt.Errorf("amount %s: want a string such as \"2.550\"", raw)
 	}
-	v, err := ParseMoney(string(raw[1 : len(raw)-1]))
+	v, err := parseMoney(raw[1 : len(raw)-1])
 	if err != nil {
 		return fmt.Errorf("amount %s: %w", raw, err)
 	}
@@ -72,7 +107,7 @@ func (m Money) MarshalText() ([]byte, error) { return m.append(nil), nil }
 
 // UnmarshalText reads a decimal.
 func (m *Money) UnmarshalText(text []byte) error {
-	v, err := ParseMoney(string(text))
+	v, err := parseMoney(text)
 	*m = v
 	return err
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/freehold-go/freehold/shop/event"
 	"github.com/freehold-go/freehold/shop/order"
 	"github.com/freehold-go/freehold/shop/orderdb"
+	"github.com/freehold-go/freehold/shop/web"
 	"github.com/freehold-go/freehold/sqldb"
 	"github.com/freehold-go/freehold/sqlite"
 	"github.com/freehold-go/freehold/transport"
@@ -161,7 +162,7 @@ func (s *Server) wire(cfg Config, views *pebble.DB) (err error) {
 	s.Go("sales", s.sales)
 	mux := http.NewServeMux()
 	s.api(mux)
-	s.Handle("/", mux)
+	s.Handle("/", web.Handler(mux))
 	return nil
 }
 
