@@ -71,6 +71,16 @@ type Recorded struct {
 // it keeps positions and the chain whole and carries nothing else.
 func (r Recorded) Placeholder() bool { return r.Internal && r.Raw == nil }
 
+// Caused is the metadata of what r leads to: the same conversation, caused by r.
+func (r Recorded) Caused() Meta {
+	m := r.Meta
+	if m.Correlation == "" {
+		m.Correlation = r.ID
+	}
+	m.Causation = r.ID
+	return m
+}
+
 // Decode returns the event, upcast to the newest version that the catalog of the
 // journal or remote source it was read from knows. A type unknown there is
 // [ErrUnknownType]; a placeholder is [ErrPlaceholder].

@@ -108,7 +108,7 @@ func (rt *router[T]) apply(ctx context.Context, tx T, rs []freehold.Recorded) er
 	}
 	for i := range rs {
 		r := &rs[i]
-		ctx := freehold.WithMeta(ctx, causedBy(r))
+		ctx := freehold.WithMeta(ctx, r.Caused())
 		for _, fn := range rt.byName[r.Type.Name] {
 			if err := fn(ctx, tx, *r); err != nil {
 				return fmt.Errorf("%s at %s: %w", r.Type, r.At, err)
@@ -121,13 +121,4 @@ func (rt *router[T]) apply(ctx context.Context, tx T, rs []freehold.Recorded) er
 		}
 	}
 	return nil
-}
-
-func causedBy(r *freehold.Recorded) freehold.Meta {
-	m := r.Meta
-	if m.Correlation == "" {
-		m.Correlation = r.ID
-	}
-	m.Causation = r.ID
-	return m
 }
