@@ -40,9 +40,12 @@ type Publisher interface {
 	// Last returns what the broker last holds of the source; a zero position if
 	// it holds nothing.
 	Last(ctx context.Context, s freehold.Source) (Head, error)
-	// Publish places events behind a mark and returns when the broker has taken
-	// them all. ErrMoved means that the broker does not end at after. After any
-	// error the caller must ask Last again: a part may have been taken.
+	// Publish places events behind after, which is what the broker last holds, and
+	// returns when it has taken them all. The events are in order, and may begin
+	// further on than after: readers get what is between from the feed. An event
+	// that is too large for the broker is left out, for the same reason. ErrMoved
+	// means that the broker does not end at after. After any error the caller must
+	// ask Last again: a part may have been taken.
 	Publish(ctx context.Context, after freehold.Mark, events []freehold.Recorded) error
 	// Announce tells consumers the source's durable head, outside the stream.
 	Announce(ctx context.Context, h Head) error

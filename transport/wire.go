@@ -1,10 +1,7 @@
 package transport
 
 import (
-	"bytes"
-	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -19,6 +16,7 @@ const PlaceholderType = "freehold.placeholder"
 // Attribute names of CloudEvents, and of the extension attributes that carry an
 // event's place. In a binary-mode message each has the prefix "ce-".
 const (
+	attrSpec          = "specversion"
 	attrID            = "id"
 	attrSource        = "source"
 	attrType          = "type"
@@ -43,213 +41,276 @@ const (
 // timeLayout keeps the microseconds that the digest covers.
 const timeLayout = "2006-01-02T15:04:05.000000Z"
 
+// span is an attribute whose value is a part of a buffer.
+type span struct {
+	name       string
+	start, end int
+}
+
 // Attributes calls set with every attribute of an event, in a fixed order.
 // Internal events give only what keeps positions and the chain whole.
 func Attributes(r *freehold.Recorded, set func(name, value string)) {
-	set("specversion", "1.0")
+	var space [1024]byte
+	var spans [24]span
+	b, all := appendAttributes(space[:0], spans[:0], r)
+	text := string(b)
+	for _, s := range all {
+		set(s.name, text[s.start:s.end])
+	}
+}
+
+// appendAttributes appends the values of an event's attributes to b and their
+// places to all.
+func appendAttributes(b []byte, all []span, r *freehold.Recorded) ([]byte, []span) {
+	begin := 0
+	done := func(name string) {
+		all = append(all, span{name, begin, len(b)})
+		begin = len(b)
+	}
+	begin = len(b)
+	b = append(b, "1.0"...)
+	done(attrSpec)
 	if r.Internal {
-		set(attrID, string(r.At.Epoch)+"-"+strconv.FormatInt(int64(r.At.Position), 10))
-		set(attrType, PlaceholderType)
+		b = append(append(b, r.At.Epoch...), '-')
+		b = strconv.AppendInt(b, int64(r.At.Position), 10)
+		done(attrID)
+		b = append(b, PlaceholderType...)
+		done(attrType)
 	} else {
-		set(attrID, r.ID)
-		set(attrType, r.Type.Name)
-		set(attrSubject, string(r.Stream))
-		set(attrTime, string(r.Time.AppendFormat(nil, timeLayout)))
-		set(attrSchemaVersion, strconv.Itoa(r.Type.Version))
-		set(attrStreamVersion, strconv.FormatInt(int64(r.Version), 10))
-		set(attrNonce, hex.EncodeToString(r.Nonce))
+		b = append(b, r.ID...)
+		done(attrID)
+		b = append(b, r.Type.Name...)
+		done(attrType)
+		b = append(b, r.Stream...)
+		done(attrSubject)
+		b = appendTime(b, r.Time)
+		done(attrTime)
+		b = strconv.AppendInt(b, int64(r.Type.Version), 10)
+		done(attrSchemaVersion)
+		b = strconv.AppendInt(b, int64(r.Version), 10)
+		done(attrStreamVersion)
+		b = hex.AppendEncode(b, r.Nonce)
+		done(attrNonce)
 	}
-	set(attrSource, string(r.At.Source))
-	set(attrSequence, strconv.FormatInt(int64(r.At.Position), 10))
-	set(attrEpoch, string(r.At.Epoch))
-	set(attrIncarnation, r.Incarnation)
-	set(attrDigest, r.Digest.String())
-	set(attrChain, r.At.Chain.String())
+	b = append(b, r.At.Source...)
+	done(attrSource)
+	b = strconv.AppendInt(b, int64(r.At.Position), 10)
+	done(attrSequence)
+	b = append(b, r.At.Epoch...)
+	done(attrEpoch)
+	b = append(b, r.Incarnation...)
+	done(attrIncarnation)
+	b = hex.AppendEncode(b, r.Digest[:])
+	done(attrDigest)
+	b = hex.AppendEncode(b, r.At.Chain[:])
+	done(attrChain)
 	if r.Last {
-		set(attrLast, "true")
+		b = append(b, "true"...)
+		done(attrLast)
 	}
 	if r.Internal {
-		return
+		return b, all
 	}
 	for _, m := range [...]struct{ name, value string }{
 		{attrCorrelation, r.Meta.Correlation}, {attrCausation, r.Meta.Causation}, {attrTenant, r.Meta.Tenant},
 		{attrActor, r.Meta.Actor}, {attrTraceParent, r.Meta.TraceParent},
 	} {
 		if m.value != "" {
-			set(m.name, m.value)
+			b = append(b, m.value...)
+			done(m.name)
 		}
 	}
+	return b, all
+}
+
+// appendTime appends t as timeLayout does, without parsing the layout.
+func appendTime(b []byte, t time.Time) []byte {
+	t = t.UTC()
+	year, month, day := t.Date()
+	if year < 0 || year > 9999 {
+		return t.AppendFormat(b, timeLayout)
+	}
+	hour, minute, second := t.Clock()
+	b = digits(b, year, 4)
+	b = digits(append(b, '-'), int(month), 2)
+	b = digits(append(b, '-'), day, 2)
+	b = digits(append(b, 'T'), hour, 2)
+	b = digits(append(b, ':'), minute, 2)
+	b = digits(append(b, ':'), second, 2)
+	b = digits(append(b, '.'), t.Nanosecond()/1000, 6)
+	return append(b, 'Z')
+}
+
+func digits(b []byte, n, width int) []byte {
+	b = append(b, "000000"[:width]...)
+	for i := len(b) - 1; n > 0; i-- {
+		b[i] = byte('0' + n%10)
+		n /= 10
+	}
+	return b
+}
+
+// Decoder rebuilds an event from its attributes, in any order. The zero value is
+// ready.
+type Decoder struct {
+	r    freehold.Recorded
+	seen uint32
+	err  error
+}
+
+// Which attributes an event must have.
+const (
+	needID = 1 << iota
+	needSource
+	needType
+	needSequence
+	needEpoch
+	needIncarnation
+	needDigest
+	needChain
+	needSubject
+	needTime
+	needSchemaVersion
+	needStreamVersion
+	needNonce
+
+	needAlways = needID | needSource | needType | needSequence | needEpoch | needIncarnation | needDigest | needChain
+	needPublic = needAlways | needSubject | needTime | needSchemaVersion | needStreamVersion | needNonce
+)
+
+// Set takes an attribute. Unknown names are ignored.
+func (d *Decoder) Set(name, value string) {
+	switch name {
+	case attrID:
+		d.r.ID = value
+		d.seen |= needID
+	case attrSource:
+		d.r.At.Source = freehold.Source(value)
+		d.seen |= needSource
+	case attrType:
+		d.r.Type.Name = value
+		d.seen |= needType
+	case attrSubject:
+		d.r.Stream = freehold.StreamID(value)
+		d.seen |= needSubject
+	case attrTime:
+		t, err := time.Parse(time.RFC3339Nano, value)
+		d.failed(name, err)
+		d.r.Time = t.UTC()
+		d.seen |= needTime
+	case attrSequence:
+		d.r.At.Position = freehold.Position(d.number(name, value))
+		d.seen |= needSequence
+	case attrEpoch:
+		d.r.At.Epoch = freehold.Epoch(value)
+		d.seen |= needEpoch
+	case attrIncarnation:
+		d.r.Incarnation = value
+		d.seen |= needIncarnation
+	case attrChain:
+		d.failed(name, hexInto(d.r.At.Chain[:], value))
+		d.seen |= needChain
+	case attrDigest:
+		d.failed(name, hexInto(d.r.Digest[:], value))
+		d.seen |= needDigest
+	case attrNonce:
+		d.r.Nonce = make([]byte, len(value)/2)
+		d.failed(name, hexInto(d.r.Nonce, value))
+		d.seen |= needNonce
+	case attrSchemaVersion:
+		d.r.Type.Version = int(d.number(name, value))
+		d.seen |= needSchemaVersion
+	case attrStreamVersion:
+		d.r.Version = freehold.Version(d.number(name, value))
+		d.seen |= needStreamVersion
+	case attrLast:
+		d.r.Last = value == "true"
+	case attrCorrelation:
+		d.r.Meta.Correlation = value
+	case attrCausation:
+		d.r.Meta.Causation = value
+	case attrTenant:
+		d.r.Meta.Tenant = value
+	case attrActor:
+		d.r.Meta.Actor = value
+	case attrTraceParent:
+		d.r.Meta.TraceParent = value
+	}
+}
+
+// Event returns the event with its payload, which it keeps, and makes d ready for
+// the next. The event is not bound to a catalog, and nothing has been verified.
+func (d *Decoder) Event(payload []byte) (freehold.Recorded, error) {
+	r, seen, err := d.r, d.seen, d.err
+	*d = Decoder{}
+	need := uint32(needPublic)
+	if r.Type.Name == PlaceholderType {
+		// Whatever else it says is not covered by anything.
+		r = freehold.Recorded{ID: r.ID, At: r.At, Incarnation: r.Incarnation, Digest: r.Digest, Last: r.Last, Internal: true, Type: freehold.Type{Name: PlaceholderType}}
+		need = needAlways
+	} else if r.Raw = payload; r.Raw == nil {
+		r.Raw = []byte{}
+	}
+	switch {
+	case err != nil:
+	case seen&need != need:
+		err = errors.New("an attribute is missing")
+	case r.At.Position < 1:
+		err = fmt.Errorf("position %d", r.At.Position)
+	}
+	if err != nil {
+		return freehold.Recorded{}, fmt.Errorf("transport: not an event of Freehold's: %w", err)
+	}
+	return r, nil
+}
+
+func (d *Decoder) failed(name string, err error) {
+	if err != nil && d.err == nil {
+		d.err = fmt.Errorf("attribute %s: %w", name, err)
+	}
+}
+
+func (d *Decoder) number(name, value string) int64 {
+	n, err := strconv.ParseInt(value, 10, 64)
+	d.failed(name, err)
+	return n
+}
+
+// hexInto decodes exactly len(dst) bytes.
+func hexInto(dst []byte, s string) error {
+	if len(s) != 2*len(dst) {
+		return fmt.Errorf("%d digits, want %d", len(s), 2*len(dst))
+	}
+	for i := range dst {
+		high, low := nibble(s[2*i]), nibble(s[2*i+1])
+		if high|low > 0x0f {
+			return fmt.Errorf("%.80q is not hexadecimal", s)
+		}
+		dst[i] = high<<4 | low
+	}
+	return nil
+}
+
+func nibble(c byte) byte {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0'
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10
+	case c >= 'A' && c <= 'F':
+		return c - 'A' + 10
+	}
+	return 0xff
 }
 
 // FromAttributes rebuilds an event from its attributes and payload.
 func FromAttributes(get func(name string) string, payload []byte) (freehold.Recorded, error) {
-	var r freehold.Recorded
-	var errs []error
-	number := func(name string) int64 {
-		n, err := strconv.ParseInt(get(name), 10, 64)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("attribute %s: %q is not a number", name, get(name)))
-		}
-		return n
-	}
-	hash := func(name string) (h freehold.Hash) {
-		if err := h.UnmarshalText([]byte(get(name))); err != nil {
-			errs = append(errs, fmt.Errorf("attribute %s: %w", name, err))
-		}
-		return h
-	}
-	r.At = freehold.Mark{Source: freehold.Source(get(attrSource)), Epoch: freehold.Epoch(get(attrEpoch)), Position: freehold.Position(number(attrSequence)), Chain: hash(attrChain)}
-	r.Incarnation, r.Digest, r.Last = get(attrIncarnation), hash(attrDigest), get(attrLast) == "true"
-	r.ID = get(attrID)
-	if r.Type.Name = get(attrType); r.Type.Name == PlaceholderType {
-		r.Internal = true
-		return r, wrap(errs)
-	}
-	r.Type.Version = int(number(attrSchemaVersion))
-	r.Stream, r.Version = freehold.StreamID(get(attrSubject)), freehold.Version(number(attrStreamVersion))
-	var err error
-	if r.Time, err = time.Parse(time.RFC3339Nano, get(attrTime)); err != nil {
-		errs = append(errs, fmt.Errorf("attribute time: %w", err))
-	}
-	r.Time = r.Time.UTC()
-	if r.Nonce, err = hex.DecodeString(get(attrNonce)); err != nil {
-		errs = append(errs, fmt.Errorf("attribute nonce: %w", err))
-	}
-	r.Meta = freehold.Meta{Correlation: get(attrCorrelation), Causation: get(attrCausation), Tenant: get(attrTenant), Actor: get(attrActor), TraceParent: get(attrTraceParent)}
-	if r.Raw = payload; r.Raw == nil {
-		r.Raw = []byte{}
-	}
-	return r, wrap(errs)
-}
-
-func wrap(errs []error) error {
-	if len(errs) == 0 {
-		return nil
-	}
-	return fmt.Errorf("transport: not an event of Freehold's: %w", errors.Join(errs...))
-}
-
-// AppendJSON appends an event as one line of structured-mode JSON, without a
-// line end. Extension attributes are strings; the payload is in "data" exactly as
-// stored, or in "data_base64" if it is not JSON.
-func AppendJSON(b []byte, r *freehold.Recorded) []byte {
-	b = append(b, '{')
-	Attributes(r, func(name, value string) {
-		b = append(b, '"')
-		b = append(b, name...)
-		b = append(b, `":`...)
-		b = appendString(b, value)
-		b = append(b, ',')
-	})
-	switch {
-	case r.Internal:
-		b = b[:len(b)-1]
-	case json.Valid(r.Raw) && bytes.IndexByte(r.Raw, 0x0a) < 0:
-		b = append(b, `"datacontenttype":"application/json","data":`...)
-		b = append(b, r.Raw...)
-	default:
-		b = append(b, `"data_base64":"`...)
-		b = base64.StdEncoding.AppendEncode(b, r.Raw)
-		b = append(b, '"')
-	}
-	return append(b, '}')
-}
-
-func appendString(b []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f || c == '<' || c == '>' || c == '&' {
-			quoted, err := json.Marshal(s)
-			if err != nil {
-				quoted = []byte(`""`) // a string always has a JSON form
-			}
-			return append(b, quoted...)
+	var d Decoder
+	for _, name := range [...]string{attrID, attrSource, attrType, attrSubject, attrTime, attrSequence, attrEpoch, attrIncarnation, attrChain, attrDigest,
+		attrNonce, attrStreamVersion, attrSchemaVersion, attrLast, attrCorrelation, attrCausation, attrTenant, attrActor, attrTraceParent} {
+		if v := get(name); v != "" {
+			d.Set(name, v)
 		}
 	}
-	b = append(b, '"')
-	b = append(b, s...)
-	return append(b, '"')
-}
-
-// ParseJSON reads what AppendJSON wrote, or any other structured-mode JSON form of
-// the same event.
-func ParseJSON(line []byte) (freehold.Recorded, error) {
-	var pairs [24]pair
-	if attributes, payload, ok := split(line, pairs[:0]); ok {
-		return FromAttributes(func(name string) string {
-			for i := range attributes {
-				if string(attributes[i].name) == name {
-					return string(attributes[i].value)
-				}
-			}
-			return ""
-		}, bytes.Clone(payload))
-	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(line, &fields); err != nil {
-		return freehold.Recorded{}, fmt.Errorf("transport: not a CloudEvent: %w", err)
-	}
-	payload := []byte(fields["data"])
-	if encoded, ok := fields["data_base64"]; ok {
-		if err := json.Unmarshal(encoded, &payload); err != nil {
-			return freehold.Recorded{}, fmt.Errorf("transport: data_base64: %w", err)
-		}
-	}
-	return FromAttributes(func(name string) string {
-		var s string
-		if raw := fields[name]; len(raw) > 0 && json.Unmarshal(raw, &s) != nil {
-			return string(raw)
-		}
-		return s
-	}, payload)
-}
-
-// pair is an attribute of a line, as it stands there.
-type pair struct{ name, value []byte }
-
-// split takes a line apart that has the form AppendJSON gives it: strings without
-// escapes, and the data last. It reports false for any other, which may well be
-// valid; the parts point into the line.
-func split(line []byte, pairs []pair) (attributes []pair, data []byte, ok bool) {
-	if n := len(line); n > 0 && line[n-1] == '\n' {
-		line = line[:n-1]
-	}
-	if len(line) < 2 || line[0] != '{' || line[len(line)-1] != '}' {
-		return nil, nil, false
-	}
-	rest := line[1 : len(line)-1]
-	for {
-		name, after, ok := quoted(rest)
-		if !ok || len(after) == 0 || after[0] != ':' {
-			return nil, nil, false
-		}
-		rest = after[1:]
-		if string(name) == "data" {
-			return pairs, rest, json.Valid(rest)
-		}
-		value, after, ok := quoted(rest)
-		if !ok || string(name) == "data_base64" {
-			return nil, nil, false
-		}
-		pairs = append(pairs, pair{name, value})
-		if len(after) == 0 {
-			return pairs, nil, true
-		}
-		if after[0] != ',' {
-			return nil, nil, false
-		}
-		rest = after[1:]
-	}
-}
-
-// quoted returns the text of a string without escapes, and what follows it.
-func quoted(b []byte) (text, after []byte, ok bool) {
-	if len(b) == 0 || b[0] != '"' {
-		return nil, nil, false
-	}
-	end := bytes.IndexByte(b[1:], '"')
-	if end < 0 {
-		return nil, nil, false
-	}
-	text = b[1 : 1+end]
-	return text, b[end+2:], bytes.IndexByte(text, '\\') < 0
+	return d.Event(payload)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/journal"
@@ -62,6 +63,77 @@ func TestInternalEventTravelsAsAnEmptyPlaceholder(t *testing.T) {
 	}
 }
 
+func TestHeadersCarryAnyEventToTheByte(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.String()
+		want := sealed(rapid.Bool().Draw(t, "internal"))
+		want.Last = rapid.Bool().Draw(t, "last")
+		want.Version = freehold.Version(rapid.Int64Range(1, 1<<62).Draw(t, "version"))
+		want.At.Position = freehold.Position(rapid.Int64Range(1, 1<<62).Draw(t, "position"))
+		want.Time = time.UnixMicro(rapid.Int64Range(-1<<50, 1<<50).Draw(t, "time")).UTC()
+		want.Meta = freehold.Meta{Correlation: text.Draw(t, "correlation"), Causation: text.Draw(t, "causation"), Tenant: text.Draw(t, "tenant"), Actor: text.Draw(t, "actor"), TraceParent: text.Draw(t, "trace")}
+		want.Raw = rapid.OneOf(rapid.SliceOf(rapid.Byte()), rapid.Just([]byte(`{"a":[1,"}"]}`))).Draw(t, "raw")
+		want.Digest = journal.Digest(&want)
+		headers := map[string]string{}
+		transport.Attributes(&want, func(name, value string) {
+			for _, c := range name {
+				if c < 'a' || c > 'z' {
+					t.Fatalf("attribute %q: CloudEvents wants lower-case letters and digits", name)
+				}
+			}
+			if len(name) > 20 {
+				t.Fatalf("attribute %q is longer than 20", name)
+			}
+			headers[name] = transport.HeaderValue(value)
+		})
+		var d transport.Decoder
+		for name, value := range headers {
+			if strings.ContainsAny(value, "\r\n\x00 ") {
+				t.Fatalf("header %s: %q", name, value)
+			}
+			d.Set(name, transport.FromHeaderValue(value))
+		}
+		got, err := d.Event(want.Raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := transport.ParseJSON(transport.AppendJSON(nil, &want))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for way, got := range map[string]freehold.Recorded{"headers": got, "line": line} {
+			if got.At != want.At || got.Digest != want.Digest || got.Last != want.Last || got.Incarnation != want.Incarnation || got.Internal != want.Internal {
+				t.Fatalf("%s: %+v, want %+v", way, got, want)
+			}
+			if !want.Internal && journal.Digest(&got) != want.Digest {
+				t.Fatalf("%s: the digest does not hold: %+v, want %+v", way, got, want)
+			}
+		}
+	})
+}
+
+func TestEventWithoutAnAttributeIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, internal := range []bool{false, true} {
+		r := sealed(internal)
+		optional := map[string]bool{"specversion": true, "lastoftx": true, "correlationid": true, "causationid": true, "tenant": true, "actor": true, "traceparent": true}
+		var names []string
+		transport.Attributes(&r, func(name, _ string) { names = append(names, name) })
+		for _, left := range names {
+			var d transport.Decoder
+			transport.Attributes(&r, func(name, value string) {
+				if name != left {
+					d.Set(name, value)
+				}
+			})
+			if _, err := d.Event([]byte("{}")); (err == nil) != optional[left] {
+				t.Errorf("internal %v without %s: %v", internal, left, err)
+			}
+		}
+	}
+}
+
 func TestGarbageIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, line := range []string{"", "{", "[]", `{"id":"x"}`, `{"type":"a","sequence":"x"}`} {
@@ -99,13 +171,30 @@ func plain() freehold.Recorded {
 	return r
 }
 
-func BenchmarkJSON(b *testing.B) {
+func BenchmarkAppendJSON(b *testing.B) {
 	r := plain()
 	var line []byte
+	b.ReportAllocs()
 	for b.Loop() {
 		line = transport.AppendJSON(line[:0], &r)
+	}
+}
+
+func BenchmarkParseJSON(b *testing.B) {
+	r := plain()
+	line := transport.AppendJSON(nil, &r)
+	b.ReportAllocs()
+	for b.Loop() {
 		if _, err := transport.ParseJSON(line); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func BenchmarkAttributes(b *testing.B) {
+	r := plain()
+	b.ReportAllocs()
+	for b.Loop() {
+		transport.Attributes(&r, func(string, string) {})
 	}
 }
