@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -97,7 +98,7 @@ func Draft(ctx context.Context, types *freehold.Catalog, txID string, first int,
 	if len(events) == 0 {
 		return nil, nil
 	}
-	meta := freehold.MetaOf(ctx)
+	meta := readable(freehold.MetaOf(ctx))
 	drafts := make([]freehold.Recorded, len(events))
 	nonces := make([]byte, NonceSize*len(events))
 	rand.Read(nonces) // never fails, see crypto/rand
@@ -112,6 +113,15 @@ func Draft(ctx context.Context, types *freehold.Catalog, txID string, first int,
 		}
 	}
 	return drafts, nil
+}
+
+// readable makes metadata text that JSON can carry: other services compute the
+// digest over what they get.
+func readable(m freehold.Meta) freehold.Meta {
+	for _, s := range [...]*string{&m.Correlation, &m.Causation, &m.Tenant, &m.Actor, &m.TraceParent} {
+		*s = strings.ToValidUTF8(*s, "\uFFFD")
+	}
+	return m
 }
 
 func init() { uuid.EnableRandPool() }

@@ -126,6 +126,28 @@ func TestTailRollbackRestoresVersions(t *testing.T) {
 	must(tail.Append(t.Context(), "b-1", freehold.NoStream, []freehold.Recorded{record()}))
 }
 
+// Metadata comes from headers that strangers write. Bytes that JSON cannot carry
+// would give the event another digest in every other service.
+func TestMetadataIsTextThatEveryReaderCanHave(t *testing.T) {
+	t.Parallel()
+	types, err := freehold.NewCatalog(freehold.JSON[happened]())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := freehold.WithMeta(t.Context(), freehold.Meta{Actor: "al\xffice", Tenant: "é"})
+	drafts, err := journal.Draft(ctx, types, "tx", 0, journal.Now(), []freehold.Event{happened{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := drafts[0].Meta, (freehold.Meta{Actor: "al\uFFFDice", Tenant: "é"}); got != want {
+		t.Errorf("meta %+q, want %+q", got, want)
+	}
+}
+
+type happened struct{}
+
+func (happened) EventType() freehold.Type { return freehold.T("it.happened", 1) }
+
 func BenchmarkDigestAndChain(b *testing.B) {
 	r := record()
 	r.Raw = make([]byte, 230)
