@@ -271,7 +271,9 @@ func (db *DB) release() error {
 		errs = append(errs, db.write.Close())
 	}
 	if db.lock != nil {
-		errs = append(errs, db.lock.Close())
+		// A process that is being forked just now may hold a copy of the handle:
+		// closing ours alone would leave the file locked until it has gone.
+		errs = append(errs, syscall.Flock(int(db.lock.Fd()), syscall.LOCK_UN), db.lock.Close())
 	}
 	return errors.Join(errs...)
 }

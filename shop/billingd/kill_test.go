@@ -243,6 +243,13 @@ func TestKilledAtEveryPoint(t *testing.T) {
 				default:
 				}
 			}
+			// An event on which the process dies three times is parked, so each death is
+			// followed by some progress, and by a death at no point in particular.
+			cmd, url = launch("")
+			nudge(url+"/books", token)
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait() // killed
+			kills++
 		}
 	}
 	cmd, url := launch("")
@@ -287,8 +294,8 @@ func TestKilledAtEveryPoint(t *testing.T) {
 	if books.Captured-books.Refunded != paid || books.Net != paid || books.Billed != books.Captured {
 		t.Errorf("books %+v, paid %s", books, paid)
 	}
-	if kills != 18 {
-		t.Errorf("killed %d times, want 18", kills)
+	if kills != 36 {
+		t.Errorf("killed %d times, want 36", kills)
 	}
 	t.Logf("killed %d times, %d orders, %d requests to the provider", kills, n, g.asked)
 }
