@@ -285,19 +285,19 @@ func (LedgerAdjusted) EventType() freehold.Type       { return freehold.T("ledge
 
 // OrderTypes is the catalog of Order's journal.
 func OrderTypes() (*freehold.Catalog, error) {
-	return freehold.NewCatalog(freehold.JSON[OrderPlaced](), freehold.JSON[OrderConfirmed](), freehold.JSON[OrderRejected](), freehold.JSON[OrderPaid](),
-		freehold.JSON[OrderCancelled](), freehold.JSON[OrderShipped](), freehold.JSON[OrderReturned]())
+	return freehold.NewCatalog(public[OrderPlaced](), public[OrderConfirmed](), public[OrderRejected](), public[OrderPaid](),
+		public[OrderCancelled](), public[OrderShipped](), public[OrderReturned]())
 }
 
 // InventoryTypes is the catalog of Inventory's journal.
 func InventoryTypes() (*freehold.Catalog, error) {
-	return freehold.NewCatalog(freehold.JSON[ProductDefined](), freehold.JSON[StockReserved](), freehold.JSON[StockRejected](), freehold.JSON[StockCommitted](),
-		freehold.JSON[StockReleased](), freehold.JSON[StockRestocked](), freehold.JSON[StockAdjusted]())
+	return freehold.NewCatalog(public[ProductDefined](), public[StockReserved](), public[StockRejected](), public[StockCommitted](),
+		public[StockReleased](), public[StockRestocked](), public[StockAdjusted]())
 }
 
 // BillingTypes is the catalog of Billing's journal.
 func BillingTypes() (*freehold.Catalog, error) {
-	return freehold.NewCatalog(freehold.Internal[CallRequested](), freehold.JSON[PaymentAuthorized](), freehold.JSON[PaymentDeclined](),
-		freehold.JSON[PaymentCaptured](), freehold.JSON[PaymentCaptureFailed](), freehold.JSON[PaymentVoided](), freehold.JSON[PaymentRefunded](),
-		freehold.JSON[InvoiceIssued](), freehold.JSON[CreditNoteIssued](), freehold.JSON[LedgerAdjusted]())
+	return freehold.NewCatalog(internal[CallRequested](), public[PaymentAuthorized](), public[PaymentDeclined](),
+		public[PaymentCaptured](), public[PaymentCaptureFailed](), public[PaymentVoided](), public[PaymentRefunded](),
+		public[InvoiceIssued](), public[CreditNoteIssued](), public[LedgerAdjusted]())
 }
