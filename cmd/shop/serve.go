@@ -14,10 +14,15 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/host"
+	"github.com/freehold-go/freehold/nats"
+	"github.com/freehold-go/freehold/nats/embed"
 	"github.com/freehold-go/freehold/shop/billingd"
+	"github.com/freehold-go/freehold/shop/event"
 	"github.com/freehold-go/freehold/shop/inventoryd"
 	"github.com/freehold-go/freehold/shop/orderd"
+	"github.com/freehold-go/freehold/transport"
 )
 
 // serveCmd runs the whole shop.
@@ -26,12 +31,13 @@ type serveCmd struct {
 	OrderAddr     string `help:"Where Order listens." default:"127.0.0.1:8080"`
 	InventoryAddr string `help:"Where Inventory listens." default:"127.0.0.1:8081"`
 	BillingAddr   string `help:"Where Billing listens." default:"127.0.0.1:8082"`
+	Pull          bool   `help:"Do without the broker: services pull each other's feeds."`
 	Opening       *int64 `help:"Opening stock of products that an order names and nobody has defined. Without it such orders are rejected."`
 }
 
 func (c *serveCmd) Run(ctx context.Context) error {
 	fmt.Printf("shop: opening %s\n", c.Data)
-	s, err := openShop(ctx, shopConfig{Data: c.Data, Order: c.OrderAddr, Inventory: c.InventoryAddr, Billing: c.BillingAddr, Opening: c.Opening})
+	s, err := openShop(ctx, shopConfig{Data: c.Data, Order: c.OrderAddr, Inventory: c.InventoryAddr, Billing: c.BillingAddr, Opening: c.Opening, Pull: c.Pull})
 	if err != nil {
 		return err
 	}
@@ -65,6 +71,7 @@ type shopConfig struct {
 	Data                      string
 	Order, Inventory, Billing string
 	Opening                   *int64
+	Pull                      bool // no broker
 }
 
 // shop is the three services in one process.
@@ -73,6 +80,8 @@ type shop struct {
 	token     string
 	lock      *os.File
 	data      string
+	broker    *embed.Server
+	bus       *nats.Bus
 	order     *orderd.Server
 	inventory *inventoryd.Server
 	billing   *billingd.Server
@@ -121,17 +130,31 @@ func openShop(ctx context.Context, cfg shopConfig) (_ *shop, err error) {
 			}
 		}
 	}
+	var publish func(freehold.Source) transport.Publisher
+	var subscriber transport.Subscriber
+	if publish = func(freehold.Source) transport.Publisher { return nil }; !cfg.Pull {
+		if s.broker, err = embed.Start(filepath.Join(cfg.Data, "jetstream"), nil); err != nil {
+			return nil, err
+		}
+		if s.bus, err = nats.Connect(ctx, "", &nats.Options{Server: s.broker}); err != nil {
+			return nil, err
+		}
+		publish, subscriber = s.bus.Publisher, s.bus.Subscriber()
+	}
 	feed := func(addr string) string { return "http://" + addr + "/feed" }
 	log := slog.Default()
-	s.order, err = orderd.New(ctx, orderd.Config{Addr: cfg.Order, Data: cfg.Data, Token: s.token, InventoryFeed: feed(cfg.Inventory), BillingFeed: feed(cfg.Billing), Log: log})
+	s.order, err = orderd.New(ctx, orderd.Config{Addr: cfg.Order, Data: cfg.Data, Token: s.token, InventoryFeed: feed(cfg.Inventory), BillingFeed: feed(cfg.Billing),
+		Publisher: publish(event.SourceOrder), Subscriber: subscriber, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	s.inventory, err = inventoryd.New(ctx, inventoryd.Config{Addr: cfg.Inventory, Data: cfg.Data, Token: s.token, OrderFeed: feed(cfg.Order), Opening: cfg.Opening, Log: log})
+	s.inventory, err = inventoryd.New(ctx, inventoryd.Config{Addr: cfg.Inventory, Data: cfg.Data, Token: s.token, OrderFeed: feed(cfg.Order), Opening: cfg.Opening,
+		Publisher: publish(event.SourceInventory), Subscriber: subscriber, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	s.billing, err = billingd.New(ctx, billingd.Config{Addr: cfg.Billing, Data: cfg.Data, Token: s.token, OrderFeed: feed(cfg.Order), Log: log})
+	s.billing, err = billingd.New(ctx, billingd.Config{Addr: cfg.Billing, Data: cfg.Data, Token: s.token, OrderFeed: feed(cfg.Order),
+		Publisher: publish(event.SourceBilling), Subscriber: subscriber, Log: log})
 	if err != nil {
 		return nil, err
 	}
@@ -173,6 +196,12 @@ func (s *shop) close() error {
 	}
 	if s.billing != nil {
 		errs = append(errs, s.billing.Close())
+	}
+	if s.bus != nil {
+		errs = append(errs, s.bus.Close())
+	}
+	if s.broker != nil {
+		errs = append(errs, s.broker.Close())
 	}
 	if err := os.Remove(urlsFile(s.data)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		errs = append(errs, err)

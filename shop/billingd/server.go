@@ -15,6 +15,7 @@ import (
 	"github.com/freehold-go/freehold/inbox"
 	"github.com/freehold-go/freehold/intent"
 	"github.com/freehold-go/freehold/internal/fault"
+	"github.com/freehold-go/freehold/outbox"
 	"github.com/freehold-go/freehold/shop/billing"
 	"github.com/freehold-go/freehold/shop/billingdb"
 	"github.com/freehold-go/freehold/shop/event"
@@ -131,6 +132,9 @@ func (s *Server) wire(cfg Config) (err error) {
 		return err
 	}
 	s.host.Go("orders", orders)
+	if cfg.Publisher != nil {
+		s.host.Go("relay", outbox.New(s.db.Journal(), cfg.Publisher, &outbox.Options{Log: cfg.Log}))
+	}
 	s.host.Go("payments", s.orders)
 	s.host.Go("provider", calls)
 	s.host.Go("expiry", &expiry{db: s.db, store: s.store, log: cfg.Log})

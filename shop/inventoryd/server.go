@@ -15,6 +15,7 @@ import (
 	"github.com/freehold-go/freehold/follow"
 	"github.com/freehold-go/freehold/host"
 	"github.com/freehold-go/freehold/inbox"
+	"github.com/freehold-go/freehold/outbox"
 	"github.com/freehold-go/freehold/pebble"
 	"github.com/freehold-go/freehold/shop/event"
 	"github.com/freehold-go/freehold/shop/inventorydb"
@@ -31,7 +32,8 @@ type Config struct {
 	Token string
 	// OrderFeed is the URL of the Order service's feed.
 	OrderFeed string
-	// Subscriber is the broker's receiving end. nil is pull mode.
+	// Publisher and Subscriber are the broker's two ends. nil is pull mode.
+	Publisher  transport.Publisher
 	Subscriber transport.Subscriber
 	// Opening is the stock with which an unknown product begins when an order names
 	// it. nil refuses unknown products.
@@ -95,6 +97,9 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("inventory: %w", err)
 	}
 	s.Go("orders", orders)
+	if cfg.Publisher != nil {
+		s.Go("relay", outbox.New(s.db.Journal(), cfg.Publisher, &outbox.Options{Log: cfg.Log}))
+	}
 	s.Go("reservations", s.orders)
 	mux := http.NewServeMux()
 	s.api(mux)

@@ -19,6 +19,7 @@ import (
 	"github.com/freehold-go/freehold/host"
 	"github.com/freehold-go/freehold/inbox"
 	"github.com/freehold-go/freehold/kv"
+	"github.com/freehold-go/freehold/outbox"
 	"github.com/freehold-go/freehold/pebble"
 	"github.com/freehold-go/freehold/projection"
 	"github.com/freehold-go/freehold/saga"
@@ -157,6 +158,9 @@ func (s *Server) wire(cfg Config, views *pebble.DB) (err error) {
 	}
 	s.Go("inventory", inventory)
 	s.Go("billing", billing)
+	if cfg.Publisher != nil {
+		s.Go("relay", outbox.New(s.db.Journal(), cfg.Publisher, &outbox.Options{Log: cfg.Log}))
+	}
 	s.Go("checkout", s.checkout)
 	s.Go("orders", s.views)
 	s.Go("sales", s.sales)

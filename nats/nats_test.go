@@ -1,0 +1,296 @@
+package nats_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/inbox"
+	"github.com/freehold-go/freehold/kv"
+	"github.com/freehold-go/freehold/memory"
+	"github.com/freehold-go/freehold/nats"
+	"github.com/freehold-go/freehold/nats/embed"
+	"github.com/freehold-go/freehold/outbox"
+	"github.com/freehold-go/freehold/transport"
+)
+
+// Placed crosses; Hidden is internal.
+type Placed struct {
+	N int `json:"n"`
+}
+
+func (Placed) EventType() freehold.Type { return freehold.T("order.placed", 1) }
+
+type Hidden struct{}
+
+func (Hidden) EventType() freehold.Type { return freehold.T("order.hidden", 1) }
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func catalog(t testing.TB) *freehold.Catalog {
+	t.Helper()
+	c, err := freehold.NewCatalog(freehold.JSON[Placed](), freehold.Internal[Hidden]())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func open(t testing.TB, name freehold.Source) *memory.DB {
+	t.Helper()
+	db, err := memory.Open(t.Context(), name, catalog(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+func start(t testing.TB, dir string) (*embed.Server, *nats.Bus) {
+	t.Helper()
+	srv, err := embed.Start(dir, &embed.Options{Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bus, err := nats.Connect(t.Context(), "", &nats.Options{Server: srv, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { bus.Close(); srv.Close() })
+	return srv, bus
+}
+
+// goes runs r until the test ends.
+func goes(t testing.TB, r interface{ Run(context.Context) error }) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// services are a sender with a relay and a receiver with an inbox.
+type services struct {
+	t        testing.TB
+	sender   *memory.DB
+	receiver *memory.DB
+	orders   *follow.Follower
+	placed   int
+}
+
+func connect(t testing.TB, bus *nats.Bus) *services {
+	t.Helper()
+	s := &services{t: t, sender: open(t, "order"), receiver: open(t, "billing")}
+	feed := httptest.NewServer(outbox.Feed(s.sender.Journal()))
+	t.Cleanup(feed.Close)
+	goes(t, outbox.New(s.sender.Journal(), bus.Publisher("order"), &outbox.Options{Heartbeat: 50 * time.Millisecond, Log: quiet}))
+	src, err := inbox.Remote("order", feed.URL+"/feed", catalog(t), &inbox.Options{Subscriber: bus.Subscriber(), Silence: 300 * time.Millisecond, Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	goes(t, src)
+	s.orders, err = follow.New("orders", s.receiver, []follow.Source{src}, &follow.Options{Log: quiet, MaxPause: 100 * time.Millisecond},
+		follow.On(func(ctx context.Context, tx kv.Tx, e Placed, _ freehold.Recorded) error {
+			was, _, err := tx.Get(ctx, "seen")
+			if err != nil {
+				return err
+			}
+			return tx.Put(ctx, "seen", fmt.Appendf(was, "%d;", e.N))
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	goes(t, s.orders)
+	return s
+}
+
+func (s *services) place(n int) freehold.Token {
+	s.t.Helper()
+	var tok freehold.Token
+	for range n {
+		var err error
+		tok, err = s.sender.Append(s.t.Context(), freehold.Write{Stream: freehold.Stream("order", strconv.Itoa(s.placed)), Expect: freehold.NoStream, Events: []freehold.Event{Hidden{}, Placed{s.placed}}})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.placed++
+	}
+	return tok
+}
+
+// arrived waits for a token and checks that everything was applied once, in order.
+func (s *services) arrived(tok freehold.Token) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	defer cancel()
+	if err := s.orders.WaitFor(ctx, tok); err != nil {
+		s.t.Fatalf("%v: %+v", err, s.orders.Status(ctx))
+	}
+	want := ""
+	for n := range s.placed {
+		want += fmt.Sprintf("%d;", n)
+	}
+	err := s.receiver.View(ctx, func(ctx context.Context, tx kv.Tx) error {
+		got, _, err := tx.Get(ctx, "seen")
+		if string(got) != want {
+			s.t.Errorf("seen %s\nwant %s", got, want)
+		}
+		return err
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// published waits until the broker holds the journal's head.
+func published(t testing.TB, bus *nats.Bus, db *memory.DB) {
+	t.Helper()
+	_, head, _ := db.Journal().Bounds(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for {
+		last, err := bus.Publisher("order").Last(ctx, "order")
+		if err == nil && last.Mark == head {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("the broker holds %v (%v), the head is %v", last, err, head)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestEventsArriveOnceInOrder(t *testing.T) {
+	t.Parallel()
+	_, bus := start(t, filepath.Join(t.TempDir(), "js"))
+	s := connect(t, bus)
+	s.arrived(s.place(1))
+	s.arrived(s.place(500))
+	published(t, bus, s.sender)
+}
+
+func TestStoreDirectoryDeletedWhileEventsFlow(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "js")
+	_, bus := start(t, dir)
+	s := connect(t, bus)
+	for range 3 {
+		s.arrived(s.place(50))
+		removeAll(t, dir)
+		s.arrived(s.place(50))
+	}
+	published(t, bus, s.sender)
+	s.arrived(s.place(50))
+}
+
+// removeAll removes a directory in which a server is still writing.
+func removeAll(t *testing.T, dir string) {
+	t.Helper()
+	for range 1000 {
+		if os.RemoveAll(dir) == nil {
+			return
+		}
+	}
+	t.Fatalf("%s cannot be removed", dir)
+}
+
+func TestStoreDirectoryRestoredFromAnOlderCopy(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "js")
+	srv, bus := start(t, dir)
+	s := connect(t, bus)
+	s.arrived(s.place(100))
+	published(t, bus, s.sender)
+	copied := filepath.Join(t.TempDir(), "copy")
+	if out, err := exec.Command("cp", "-r", dir, copied).CombinedOutput(); err != nil {
+		t.Fatal(err, string(out))
+	}
+	s.arrived(s.place(100))
+	published(t, bus, s.sender)
+	removeAll(t, dir)
+	if err := os.Rename(copied, dir); err != nil {
+		t.Fatal(err)
+	}
+	s.arrived(s.place(100))
+	published(t, bus, s.sender)
+	_ = srv
+}
+
+func TestBrokerRefusesWhatDoesNotFollow(t *testing.T) {
+	t.Parallel()
+	_, bus := start(t, filepath.Join(t.TempDir(), "js"))
+	db := open(t, "order")
+	s := &services{t: t, sender: db}
+	s.place(5)
+	events, err := db.Journal().Read(t.Context(), freehold.Mark{Source: "order"}, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	first, second := bus.Publisher("order"), bus.Publisher("order")
+	if last, err := first.Last(ctx, "order"); err != nil || last.Position != 0 {
+		t.Fatalf("an empty broker holds %v, %v", last, err)
+	}
+	if err := first.Publish(ctx, freehold.Mark{Source: "order"}, events[:4]); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Publish(ctx, events[5].At, events[6:]); !errors.Is(err, transport.ErrMoved) {
+		t.Errorf("a gap: %v, want ErrMoved", err)
+	}
+	if err := second.Publish(ctx, events[1].At, events[2:6]); err == nil {
+		t.Error("a second relay's repetition was taken")
+	}
+	// What the second one sent behind the broker's end was taken in its place; the
+	// first one notices, reads the end again, and goes on.
+	if err := first.Publish(ctx, events[3].At, events[4:]); !errors.Is(err, transport.ErrMoved) {
+		t.Errorf("the first relay: %v, want ErrMoved", err)
+	}
+	last, err := first.Last(ctx, "order")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rest := events[last.Position:]; len(rest) > 0 {
+		if err := first.Publish(ctx, last.Mark, rest); err != nil {
+			t.Errorf("the first relay goes on: %v", err)
+		}
+	}
+	if last, err := second.Last(ctx, "order"); err != nil || last.Mark != events[9].At {
+		t.Errorf("the broker holds %v, %v, want %v", last, err, events[9].At)
+	}
+}
+
+func TestSecondServerOnOneDirectoryIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "js")
+	start(t, dir)
+	if srv, err := embed.Start(dir, nil); err == nil {
+		srv.Close()
+		t.Error("a second server was started")
+	}
+}
+
+func BenchmarkPublishAndReceive(b *testing.B) {
+	_, bus := start(b, filepath.Join(b.TempDir(), "js"))
+	s := connect(b, bus)
+	b.ResetTimer()
+	tok := s.place(b.N)
+	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+	defer cancel()
+	if err := s.orders.WaitFor(ctx, tok); err != nil {
+		b.Fatal(err)
+	}
+}
