@@ -28,6 +28,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/freehold-go/freehold"
@@ -67,6 +68,7 @@ type Host struct {
 	owned    []io.Closer
 	runners  []*running
 
+	active   atomic.Int64  // requests under way
 	stopping chan struct{} // closed when the host begins to stop
 
 	mu     sync.Mutex
@@ -155,7 +157,7 @@ const stopWithin = 5 * time.Second
 func (h *Host) Run(ctx context.Context) error {
 	run, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
-	server := &http.Server{Handler: h.mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelWarn)}
+	server := &http.Server{Handler: h.counted(h.mux), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelWarn)}
 	requests, endRequests := context.WithCancel(run)
 	server.BaseContext = func(net.Listener) context.Context { return requests }
 	served := make(chan error, 1)
@@ -178,8 +180,17 @@ func (h *Host) Run(ctx context.Context) error {
 	defer cancel()
 	close(h.stopping)
 	h.log.Debug("stopping")
-	if err := server.Shutdown(stopCtx); err != nil {
-		errs = append(errs, fmt.Errorf("requests did not end in time: %w", err), server.Close())
+	// Shutdown also waits for connections that have never sent a request; what
+	// counts is the requests.
+	go func() { _ = server.Shutdown(stopCtx) }()
+	for h.active.Load() > 0 && stopCtx.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	if n := h.active.Load(); n > 0 {
+		errs = append(errs, fmt.Errorf("%d requests did not end in time", n))
+	}
+	if err := server.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		errs = append(errs, err)
 	}
 	endRequests()
 	stop(nil)
@@ -197,6 +208,15 @@ func (h *Host) Run(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", h.name, err)
 	}
 	return nil
+}
+
+// counted counts the requests under way.
+func (h *Host) counted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.active.Add(1)
+		defer h.active.Add(-1)
+		next.ServeHTTP(w, r)
+	})
 }
 
 // untilStop ends long polls when the host begins to stop; other requests are

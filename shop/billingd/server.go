@@ -90,7 +90,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, fmt.Errorf("billing: data directory: %w", err)
 	}
 	s.db, err = sqlite.Open(ctx, filepath.Join(cfg.Data, "billing.db"), event.SourceBilling, types, &sqlite.Options{
-		Migrations: billingdb.Schema(billingdb.SQLite), Relaxed: cfg.Relaxed, Log: cfg.Log,
+		Migrations: billingdb.Schema(billingdb.SQLite), Relaxed: cfg.Relaxed, Warn: time.Second, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("billing: %w", err)

@@ -81,7 +81,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("inventory: data directory: %w", err)
 	}
-	if s.db, err = pebble.Open(ctx, filepath.Join(cfg.Data, "inventory.pebble"), event.SourceInventory, types, &pebble.Options{Log: cfg.Log}); err != nil {
+	if s.db, err = pebble.Open(ctx, filepath.Join(cfg.Data, "inventory.pebble"), event.SourceInventory, types, &pebble.Options{Warn: time.Second, Log: cfg.Log}); err != nil {
 		return nil, fmt.Errorf("inventory: %w", err)
 	}
 	s.Host, err = host.New("inventory", s.db.Journal(), &host.Options{Addr: cfg.Addr, Token: cfg.Token, Audit: s.db.Audit(), Log: cfg.Log})
