@@ -2,6 +2,7 @@ package memory_test
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"testing"
 
@@ -15,14 +16,14 @@ func TestConformance(t *testing.T) {
 	var mu sync.Mutex
 	disks := map[string]*memory.Disk{}
 	journaltest.Run(t, journaltest.Harness[kv.Tx]{
-		Open: func(t testing.TB, place string) journaltest.DB[kv.Tx] {
+		Open: func(t testing.TB, s journaltest.Setup) journaltest.DB[kv.Tx] {
 			t.Helper()
 			mu.Lock()
 			defer mu.Unlock()
-			if disks[place] == nil {
-				disks[place] = memory.NewDisk()
+			if disks[s.Place] == nil {
+				disks[s.Place] = memory.NewDisk()
 			}
-			db, err := memory.Open(t.Context(), "test", journaltest.Types(t), &memory.Options{Disk: disks[place]})
+			db, err := memory.Open(t.Context(), "test", s.Types, &memory.Options{Disk: disks[s.Place], Cancel: s.Limit, Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)
 			}

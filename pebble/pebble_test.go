@@ -14,9 +14,9 @@ import (
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	journaltest.Run(t, journaltest.Harness[kv.Tx]{
-		Open: func(t testing.TB, place string) journaltest.DB[kv.Tx] {
+		Open: func(t testing.TB, s journaltest.Setup) journaltest.DB[kv.Tx] {
 			t.Helper()
-			db, err := pebble.Open(t.Context(), place, "test", journaltest.Types(t), &pebble.Options{Log: slog.New(slog.DiscardHandler)})
+			db, err := pebble.Open(t.Context(), s.Place, "test", s.Types, &pebble.Options{Cancel: s.Limit, Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)
 			}

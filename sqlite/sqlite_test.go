@@ -18,10 +18,10 @@ var tables = fstest.MapFS{"001_state.sql": {Data: []byte(`CREATE TABLE state (ke
 
 func harness() journaltest.Harness[sqldb.Tx] {
 	return journaltest.Harness[sqldb.Tx]{
-		Open: func(t testing.TB, place string) journaltest.DB[sqldb.Tx] {
+		Open: func(t testing.TB, s journaltest.Setup) journaltest.DB[sqldb.Tx] {
 			t.Helper()
-			db, err := sqlite.Open(t.Context(), filepath.Join(place, "test.db"), "test", journaltest.Types(t),
-				&sqlite.Options{Migrations: tables, Log: slog.New(slog.DiscardHandler)})
+			db, err := sqlite.Open(t.Context(), filepath.Join(s.Place, "test.db"), "test", s.Types,
+				&sqlite.Options{Migrations: tables, Cancel: s.Limit, Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)
 			}
