@@ -3,23 +3,33 @@ package saga
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
 )
 
-// instance is the stored form of a process.
+// instance is the stored form of a live instance, or of a stash for one that has
+// not begun (version 0).
 type instance struct {
-	Version   int              `json:"v"`
-	State     json.RawMessage  `json:"state,omitempty"`
-	Deadlines map[string]int64 `json:"deadlines,omitempty"` // microseconds, by name
-	Undo      []undo           `json:"undo,omitempty"`
-	ended     bool
+	Version     int                 `json:"v,omitempty"`
+	State       json.RawMessage     `json:"state,omitempty"`
+	Deadlines   map[string]int64    `json:"deadlines,omitempty"` // microseconds, by name; "" is the stash's
+	Undo        []undo              `json:"undo,omitempty"`
+	Correlation string              `json:"correlation,omitempty"` // of the beginning, for what deadlines cause
+	Tenant      string              `json:"tenant,omitempty"`
+	Stash       []freehold.Recorded `json:"stash,omitempty"`
+
+	stored bool // it is in the database already
+	ended  bool
+	after  done // events that came after the end, within the step that ended it
 }
+
+func (i *instance) begun() bool { return i.Version > 0 }
+
+func (i *instance) late(r freehold.Recorded) { i.after.count(r) }
 
 // undo is a registered compensation.
 type undo struct {
@@ -35,116 +45,118 @@ type stored struct {
 	Raw  json.RawMessage `json:"raw"`
 }
 
-// done is what remains of a process that has ended.
+// done is what remains of an instance that has ended.
 type done struct {
-	At   time.Time `json:"at"`
-	Late int       `json:"late,omitempty"` // events that came afterwards
+	At   int64  `json:"at"`             // microseconds
+	Late int    `json:"late,omitempty"` // events that came afterwards
+	Last string `json:"last,omitempty"` // the last of them
 }
 
-// Step is one handler's view of a process. What it changes is stored when the
-// handler returns nil.
-type Step[S any] struct {
-	ID    string
-	State S
-
-	inst  *instance
-	types *freehold.Catalog
-	now   time.Time
-	set   []string // deadlines set in this step
-	err   error
+func (d *done) count(r freehold.Recorded) {
+	d.Late++
+	d.Last = r.Type.Name + " " + r.At.String()
 }
 
-// Deadline sets or replaces the named deadline, d from the transaction's time.
-func (s *Step[S]) Deadline(name string, d time.Duration) { s.DeadlineAt(name, s.now.Add(d)) }
+// maxStash is how many events wait for one instance.
+const maxStash = 256
 
-// DeadlineAt sets or replaces the named deadline.
-func (s *Step[S]) DeadlineAt(name string, at time.Time) {
-	if s.inst.Deadlines == nil {
-		s.inst.Deadlines = map[string]int64{}
+var errStashFull = errors.New("saga: too many events wait for the beginning")
+
+// Live instances have a space of their own, so that a start reads only them.
+func (p *Process[T, S]) liveSpace() string  { return "saga/" + p.name }
+func (p *Process[T, S]) endedSpace() string { return "saga/" + p.name + "/ended" }
+
+// take locks an instance and loads it, nil if it is not live.
+func (p *Process[T, S]) take(ctx context.Context, tx T, k follow.Keeper, id string) (*instance, error) {
+	if err := tx.Lock(ctx, "saga/"+p.name+"/"+id); err != nil {
+		return nil, err
 	}
-	s.inst.Deadlines[name] = at.UnixMicro()
-	s.set = append(s.set, name)
+	return p.load(ctx, k, id)
 }
 
-// Clear removes the named deadline, if it is set.
-func (s *Step[S]) Clear(name string) { delete(s.inst.Deadlines, name) }
-
-// OnUndo registers a compensation: a write that [Step.Compensate] appends. A second
-// registration of a name replaces the first.
-func (s *Step[S]) OnUndo(name string, w freehold.Write) {
-	u := undo{Name: name, Stream: w.Stream, Expect: w.Expect}
-	for _, e := range w.Events {
-		raw, _, err := s.types.Encode(e)
-		if err != nil && s.err == nil {
-			s.err = err
-		}
-		t := e.EventType()
-		u.Events = append(u.Events, stored{t.Name, t.Version, raw})
+func (p *Process[T, S]) load(ctx context.Context, k follow.Keeper, id string) (*instance, error) {
+	raw, found, err := k.Get(ctx, p.liveSpace(), id)
+	if err != nil || !found {
+		return nil, err
 	}
-	s.inst.Undo = append(slices.DeleteFunc(s.inst.Undo, func(o undo) bool { return o.Name == name }), u)
+	return p.decode(id, raw)
 }
 
-// Compensate appends the registered compensations, the last one first, and forgets
-// them.
-func (s *Step[S]) Compensate(ctx context.Context, tx freehold.Tx) error {
-	for _, u := range slices.Backward(s.inst.Undo) {
-		var events []freehold.Event
-		for _, st := range u.Events {
-			e, err := s.types.Decode(freehold.T(st.Type, st.V), st.Raw)
-			if err != nil {
-				return fmt.Errorf("compensate %s: %w", u.Name, err)
-			}
-			events = append(events, e)
-		}
-		if _, err := tx.Append(ctx, u.Stream, u.Expect, events...); err != nil {
-			return fmt.Errorf("compensate %s: %w", u.Name, err)
+// decode reads an instance, migrated if it must be.
+func (p *Process[T, S]) decode(id string, raw []byte) (*instance, error) {
+	inst := &instance{stored: true}
+	if err := json.Unmarshal(raw, inst); err != nil {
+		return nil, fmt.Errorf("saga %s %s: %w", p.name, id, err)
+	}
+	if !inst.begun() || p.definition(inst.Version) != nil {
+		return inst, nil
+	}
+	now := p.definitions[0].version
+	if inst.Version > now || p.opts.Migrate == nil {
+		return nil, fmt.Errorf("saga %s %s: began under definition %d, this program has %d: give Options.Migrate or saga.Old, or start the newer program",
+			p.name, id, inst.Version, now)
+	}
+	state, err := p.opts.Migrate(inst.Version, inst.State)
+	if err != nil {
+		return nil, fmt.Errorf("saga %s %s: migrate from definition %d: %w", p.name, id, inst.Version, err)
+	}
+	inst.Version, inst.State = now, state
+	return inst, nil
+}
+
+func (p *Process[T, S]) definition(version int) *definition[T] {
+	for i := range p.definitions {
+		if p.definitions[i].version == version {
+			return &p.definitions[i]
 		}
 	}
-	s.inst.Undo = nil
 	return nil
 }
 
-// End ends the process. Its deadlines are gone, and later events are counted only.
-func (s *Step[S]) End() { s.inst.ended = true }
-
-func (p *Process[T, S]) live() string    { return "saga/" + p.name }
-func (p *Process[T, S]) ended() string   { return "saga/" + p.name + "/ended" }
-func (p *Process[T, S]) stashed() string { return "saga/" + p.name + "/stash" }
-
-func (p *Process[T, S]) load(ctx context.Context, k follow.Keeper, id string) (*instance, bool, error) {
-	raw, found, err := k.Get(ctx, p.live(), id)
-	if err != nil || !found {
-		return nil, false, err
-	}
-	inst := &instance{}
-	if err := json.Unmarshal(raw, inst); err != nil {
-		return nil, false, fmt.Errorf("saga %s %s: %w", p.name, id, err)
-	}
-	switch {
-	case inst.Version > p.version:
-		return nil, false, fmt.Errorf("saga %s %s: has definition %d, this program has %d: update it", p.name, id, inst.Version, p.version)
-	case inst.Version < p.version && p.opts.Migrate != nil:
-		if inst.State, err = p.opts.Migrate(inst.Version, inst.State); err != nil {
-			return nil, false, fmt.Errorf("saga %s %s: migrate from %d: %w", p.name, id, inst.Version, err)
+// save stores what a step has left of an instance.
+func (p *Process[T, S]) save(ctx context.Context, k follow.Keeper, c *core) error {
+	inst := c.inst
+	if inst.ended {
+		for name, at := range inst.Deadlines {
+			c.drop(name, at)
 		}
+		told(ctx, c.changes)
+		if inst.stored {
+			if err := k.Delete(ctx, p.liveSpace(), c.id); err != nil {
+				return err
+			}
+		}
+		inst.after.At = c.now.UnixMicro()
+		return p.putDone(ctx, k, c.id, inst.after)
 	}
-	inst.Version = p.version
-	return inst, true, nil
+	told(ctx, c.changes)
+	raw, err := json.Marshal(inst)
+	if err != nil {
+		return fmt.Errorf("saga %s %s: %w", p.name, c.id, err)
+	}
+	return k.Put(ctx, p.liveSpace(), c.id, raw)
 }
 
-// countLate reports whether the process has ended, and counts the event if it is
-// not just a second beginning.
-func (p *Process[T, S]) countLate(ctx context.Context, k follow.Keeper, id string, start bool) (bool, error) {
-	raw, found, err := k.Get(ctx, p.ended(), id)
+// late reports whether the instance has ended, and counts the event if it is not
+// just a second beginning.
+func (p *Process[T, S]) late(ctx context.Context, k follow.Keeper, id string, r freehold.Recorded, start bool) (bool, error) {
+	d, found, err := p.done(ctx, k, id)
 	if err != nil || !found || start {
 		return found, err
 	}
-	var d done
-	if err := json.Unmarshal(raw, &d); err != nil {
-		return true, fmt.Errorf("saga %s %s: %w", p.name, id, err)
-	}
-	d.Late++
+	d.count(r)
 	return true, p.putDone(ctx, k, id, d)
+}
+
+func (p *Process[T, S]) done(ctx context.Context, k follow.Keeper, id string) (d done, found bool, err error) {
+	raw, found, err := k.Get(ctx, p.endedSpace(), id)
+	if err != nil || !found {
+		return d, false, err
+	}
+	if err := json.Unmarshal(raw, &d); err != nil {
+		return d, true, fmt.Errorf("saga %s %s: %w", p.name, id, err)
+	}
+	return d, true, nil
 }
 
 func (p *Process[T, S]) putDone(ctx context.Context, k follow.Keeper, id string, d done) error {
@@ -152,50 +164,69 @@ func (p *Process[T, S]) putDone(ctx context.Context, k follow.Keeper, id string,
 	if err != nil {
 		return err
 	}
-	return k.Put(ctx, p.ended(), id, raw)
+	return k.Put(ctx, p.endedSpace(), id, raw)
 }
 
-// waiting is a stashed event.
-type waiting struct {
-	Until time.Time         `json:"until"`
-	Event freehold.Recorded `json:"event"`
-}
-
-// stash keeps an event for a process that has not begun.
-func (p *Process[T, S]) stash(ctx context.Context, k follow.Keeper, id string, r freehold.Recorded, now time.Time) error {
-	raw, err := json.Marshal(waiting{now.Add(p.opts.Stash), r})
-	if err != nil {
-		return err
+// stash keeps an event for an instance that has not begun.
+func (p *Process[T, S]) stash(ctx context.Context, tx T, k follow.Keeper, id string, waiting *instance, r freehold.Recorded) error {
+	if waiting == nil {
+		waiting = &instance{}
 	}
-	return k.Put(ctx, p.stashed(), fmt.Sprintf("%s\x1f%s\x1f%020d", id, r.At.Source, r.At.Position), raw)
+	if len(waiting.Stash) >= maxStash {
+		return fmt.Errorf("saga %s %s: %d events: %w", p.name, id, len(waiting.Stash), errStashFull)
+	}
+	c := p.core(tx, &p.definitions[0], id, waiting)
+	if len(waiting.Stash) == 0 {
+		c.set("", tx.Now().Add(p.opts.Stash).UnixMicro())
+	}
+	waiting.Stash = append(waiting.Stash, r)
+	return p.save(ctx, k, c)
 }
 
-// unstash handles what waited for the beginning, by source and position.
-func (p *Process[T, S]) unstash(ctx context.Context, tx T, k follow.Keeper, id string) error {
-	var keys []string
-	var events []freehold.Recorded
-	for item, err := range k.Scan(ctx, p.stashed(), id+"\x1f") {
+// Instance is what an operator, or a test, sees of a process's instance.
+type Instance struct {
+	ID        string               `json:"id"`
+	Version   int                  `json:"version,omitempty"` // of its definition; 0 before the beginning and after the end
+	State     json.RawMessage      `json:"state,omitempty"`
+	Deadlines map[string]time.Time `json:"deadlines,omitempty"`
+	Undo      []string             `json:"undo,omitempty"`    // compensations registered, in order
+	Stashed   int                  `json:"stashed,omitempty"` // events that wait for its beginning
+	Ended     time.Time            `json:"ended,omitzero"`
+	Late      int                  `json:"late,omitempty"` // events that came after its end
+	LastLate  string               `json:"last_late,omitempty"`
+}
+
+// Instance returns what is stored of an instance, and whether anything is.
+func (p *Process[T, S]) Instance(ctx context.Context, id string) (i Instance, found bool, err error) {
+	i.ID = id
+	err = p.db.View(ctx, func(ctx context.Context, tx T) error {
+		k := p.db.Keeper(tx)
+		inst, err := p.load(ctx, k, id)
 		if err != nil {
 			return err
 		}
-		if !strings.HasPrefix(item.Key, id+"\x1f") {
-			break
-		}
-		var w waiting
-		if err := json.Unmarshal(item.Value, &w); err != nil {
-			return fmt.Errorf("saga %s: stash %s: %w", p.name, item.Key, err)
-		}
-		keys, events = append(keys, item.Key), append(events, w.Event)
-	}
-	for i, r := range events {
-		if err := k.Delete(ctx, p.stashed(), keys[i]); err != nil {
+		if inst == nil {
+			d, ended, err := p.done(ctx, k, id)
+			if found = ended; ended {
+				i.Ended, i.Late, i.LastLate = time.UnixMicro(d.At).UTC(), d.Late, d.Last
+			}
 			return err
 		}
-		one := []freehold.Recorded{r}
-		p.Follower.Bind(one)
-		if err := p.handle(ctx, tx, one[0]); err != nil {
-			return err
+		found = true
+		i.Version, i.State, i.Stashed = inst.Version, inst.State, len(inst.Stash)
+		for name, at := range inst.Deadlines {
+			if i.Deadlines == nil {
+				i.Deadlines = map[string]time.Time{}
+			}
+			if name == "" {
+				name = "(stash)"
+			}
+			i.Deadlines[name] = time.UnixMicro(at).UTC()
 		}
-	}
-	return nil
+		for _, u := range inst.Undo {
+			i.Undo = append(i.Undo, u.Name)
+		}
+		return nil
+	})
+	return i, found, err
 }

@@ -1,33 +1,11 @@
-// Package saga runs durable processes over several services: they begin with an
-// event, wait for others, have deadlines, and compensate.
-//
-// # Guarantees
-//
-// A step's effects, the process's state and its deadlines commit together with the
-// mark of the event that caused them (G6): duplicates, crashes and restarts
-// change nothing. A deadline fires once, also if the process was down when it was
-// due. Compensations run in reverse order, each once.
-//
-// # Ordering
-//
-// Events of one source reach a process in that source's order; between sources
-// there is none, and handlers tolerate any. An event for a process that has not
-// begun waits in a stash and is handled directly after the beginning. An event
-// for one that has ended is counted and not acted on.
-//
-// # Failure
-//
-// A handler's error is dealt with as package follow says: the event is parked
-// with its key and can be retried. A deadline whose handler fails is tried again
-// with growing pauses.
 package saga
 
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/freehold-go/freehold"
@@ -42,112 +20,80 @@ type DB[T freehold.Tx] interface {
 	Journal() *journal.Journal
 }
 
-// Timeout is a deadline that has passed.
-type Timeout struct {
-	Name string
-	At   time.Time
-}
-
-// Options tune a process; the zero value is good.
+// Options tune a process; the zero value is good. The key by which events are
+// parked is the instance's id unless Options.Key says otherwise.
 type Options struct {
 	follow.Options
-	// Migrate turns the stored state of an older definition version into the
-	// present one's. nil decodes it as it is.
+	// Migrate turns the stored state of an instance that began under an older
+	// definition, for which there is no [Old], into the present one's.
 	Migrate func(version int, state json.RawMessage) (json.RawMessage, error)
-	// Stash is how long an event for a process that has not begun is kept. 0 is 24 h.
+	// Stash is how long an event for an instance that has not begun is kept. 0 is 24 h.
 	Stash time.Duration
+	// Now is the clock by which deadlines are due. nil is time.Now.
+	Now func() time.Time
 }
 
-// Route binds a handler to a type of event; see [Start], [On] and [OnTimeout].
-type Route[T freehold.Tx, S any] struct {
-	typ     freehold.Type
-	start   bool
-	id      func(freehold.Event) (string, bool)
-	step    func(ctx context.Context, tx T, s *Step[S], e freehold.Event) error
-	timeout func(ctx context.Context, tx T, s *Step[S], t Timeout) error
-}
-
-// Start begins the process that id names with an event. A second beginning of the
-// same process does nothing.
-func Start[T freehold.Tx, S any, E freehold.Event](id func(E) string, fn func(ctx context.Context, tx T, s *Step[S], e E) error) Route[T, S] {
-	r := On(id, fn)
-	r.start = true
-	return r
-}
-
-// On handles an event of a process that has begun. An empty id concerns no process.
-func On[T freehold.Tx, S any, E freehold.Event](id func(E) string, fn func(ctx context.Context, tx T, s *Step[S], e E) error) Route[T, S] {
-	var zero E
-	return Route[T, S]{
-		typ: zero.EventType(),
-		id: func(e freehold.Event) (string, bool) {
-			typed, ok := e.(E)
-			if !ok {
-				return "", false
-			}
-			return id(typed), true
-		},
-		step: func(ctx context.Context, tx T, s *Step[S], e freehold.Event) error { return fn(ctx, tx, s, e.(E)) },
-	}
-}
-
-// OnTimeout handles deadlines. A process has at most one such route.
-func OnTimeout[T freehold.Tx, S any](fn func(ctx context.Context, tx T, s *Step[S], t Timeout) error) Route[T, S] {
-	return Route[T, S]{timeout: fn}
-}
+// CatchUp bounds how long deadlines that have passed wait at a start for the
+// process to see what its sources hold.
+const CatchUp = 10 * time.Second
 
 // Process is a saga's definition, running. Its methods are safe for concurrent use.
 type Process[T freehold.Tx, S any] struct {
 	*follow.Follower
-	name    string
-	version int
-	db      DB[T]
-	opts    Options
-	log     *slog.Logger
-	routes  map[string]Route[T, S]
-	timeout func(ctx context.Context, tx T, s *Step[S], t Timeout) error
-	timers  *timers
+	name        string
+	db          DB[T]
+	sources     []follow.Source
+	opts        Options
+	log         *slog.Logger
+	definitions []definition[T] // the present one first
+	timers      timers
 }
 
 // New returns the process name, whose definition has the given version (from 1),
-// following sources.
+// following sources. Raise the version when handlers or the state change so that
+// instances under way would go wrong, and say with [Old] or Options.Migrate what
+// becomes of them.
 func New[T freehold.Tx, S any](name string, version int, db DB[T], sources []follow.Source, o *Options, routes ...Route[T, S]) (*Process[T, S], error) {
-	p := &Process[T, S]{name: name, version: version, db: db, routes: map[string]Route[T, S]{}, timers: newTimers(), log: slog.Default()}
+	p := &Process[T, S]{name: name, db: db, sources: sources, log: slog.Default()}
 	if o != nil {
 		p.opts = *o
 	}
 	if p.opts.Stash <= 0 {
 		p.opts.Stash = 24 * time.Hour
 	}
+	if p.opts.Now == nil {
+		p.opts.Now = time.Now
+	}
 	if p.opts.Log != nil {
 		p.log = p.opts.Log
 	}
-	starts := 0
-	var handlers []follow.Route[T]
-	for _, r := range routes {
-		switch {
-		case r.timeout != nil && p.timeout != nil:
-			return nil, fmt.Errorf("saga %s: OnTimeout given twice", name)
-		case r.timeout != nil:
-			p.timeout = r.timeout
-			continue
-		case p.routes[r.typ.Name].step != nil:
-			return nil, fmt.Errorf("saga %s: two routes for %s", name, r.typ)
-		case r.start:
-			starts++
-		}
-		p.routes[r.typ.Name] = r
-		handlers = append(handlers, follow.OnType(r.typ, p.handle))
-	}
-	if starts == 0 {
-		return nil, fmt.Errorf("saga %s: no Start route: it can never begin", name)
+	if p.opts.Key == nil {
+		p.opts.Key = p.key
 	}
 	var err error
-	p.Follower, err = follow.New("saga_"+name, db, sources, &p.opts.Options, handlers...)
+	if p.definitions, err = define(version, routes); err != nil {
+		return nil, fmt.Errorf("saga %s: %w", name, err)
+	}
+	if !slices.ContainsFunc(routes, func(r Route[T, S]) bool { return r.handler.start }) {
+		return nil, fmt.Errorf("saga %s: no Start route: it can never begin", name)
+	}
+	var handlers []follow.Route[T]
+	seen := map[string]bool{}
+	for _, d := range p.definitions {
+		for _, h := range d.handlers {
+			if !seen[h.typ.Name] {
+				seen[h.typ.Name] = true
+				handlers = append(handlers, follow.OnType(h.typ, p.handle))
+			}
+		}
+	}
+	p.timers.init()
+	p.Follower, err = follow.New("saga_"+name, committing[T]{db, &p.timers}, sources, &p.opts.Options, handlers...)
 	return p, err
 }
 
-// Run follows the sources and fires deadlines until ctx ends.
+// Run follows the sources and fires deadlines until ctx ends. It refuses to start
+// while there are instances of a definition that it knows nothing of.
 func (p *Process[T, S]) Run(ctx context.Context) error {
 	if err := p.loadTimers(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -159,6 +105,7 @@ func (p *Process[T, S]) Run(ctx context.Context) error {
 	fired := make(chan struct{})
 	go func() {
 		defer close(fired)
+		p.catchUp(ctx)
 		p.fireTimers(ctx)
 	}()
 	err := p.Follower.Run(ctx)
@@ -167,79 +114,144 @@ func (p *Process[T, S]) Run(ctx context.Context) error {
 	return err
 }
 
-// handle routes an event of any source.
+// catchUp waits until the process has seen what its sources hold now, or CatchUp
+// has passed.
+func (p *Process[T, S]) catchUp(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, CatchUp)
+	defer cancel()
+	var heads []freehold.Mark
+	for _, s := range p.sources {
+		for ctx.Err() == nil {
+			_, head, err := s.Bounds(ctx)
+			if err == nil {
+				heads = append(heads, head)
+				break
+			}
+			sleep(ctx, 100*time.Millisecond)
+		}
+	}
+	if err := p.WaitFor(ctx, freehold.NewToken(heads...)); err != nil && ctx.Err() == nil {
+		p.log.Warn("deadlines go on", "saga", p.name, "error", err)
+	}
+}
+
+// key is the id of the instance that an event concerns; the events of one instance
+// are parked together.
+func (p *Process[T, S]) key(r freehold.Recorded) string {
+	if e, err := r.Decode(); err == nil {
+		for _, d := range p.definitions {
+			if h, ok := d.handlers[r.Type.Name]; ok {
+				if id, err := h.id(e); err == nil && id != "" {
+					return id
+				}
+			}
+		}
+	}
+	return string(r.Stream)
+}
+
+// handle takes an event of any source to its instance.
 func (p *Process[T, S]) handle(ctx context.Context, tx T, r freehold.Recorded) error {
-	route := p.routes[r.Type.Name]
 	e, err := r.Decode()
 	if err != nil {
 		return err
 	}
-	id, ok := route.id(e)
-	if !ok {
-		return fmt.Errorf("saga %s: %s decodes to %T: use one struct for one type", p.name, r.Type, e)
-	}
-	if id == "" {
-		return nil
-	}
 	k := p.db.Keeper(tx)
-	if err := tx.Lock(ctx, "saga/"+p.name+"/"+id); err != nil {
-		return err
-	}
-	inst, found, err := p.load(ctx, k, id)
-	switch {
-	case err != nil:
-		return err
-	case found && route.start:
-		return nil
-	case found:
-		return p.step(ctx, tx, k, id, inst, func(ctx context.Context, s *Step[S]) error { return route.step(ctx, tx, s, e) })
-	}
-	ended, err := p.countLate(ctx, k, id, route.start)
-	if err != nil || ended {
-		return err
-	}
-	if !route.start {
-		return p.stash(ctx, k, id, r, tx.Now())
-	}
-	inst = &instance{Version: p.version}
-	err = p.step(ctx, tx, k, id, inst, func(ctx context.Context, s *Step[S]) error { return route.step(ctx, tx, s, e) })
-	if err != nil {
-		return err
-	}
-	return p.unstash(ctx, tx, k, id)
-}
-
-// step runs one handler on an instance and stores what it leaves.
-func (p *Process[T, S]) step(ctx context.Context, tx T, k follow.Keeper, id string, inst *instance, fn func(context.Context, *Step[S]) error) error {
-	s := &Step[S]{ID: id, inst: inst, types: p.db.Journal().Types(), now: tx.Now()}
-	if len(inst.State) > 0 {
-		if err := json.Unmarshal(inst.State, &s.State); err != nil {
-			return fmt.Errorf("saga %s %s: state: %w", p.name, id, err)
+	var inst *instance
+	var id string // of inst, the last one looked for
+	for i := range p.definitions {
+		d := &p.definitions[i]
+		h, ok := d.handlers[r.Type.Name]
+		if !ok {
+			continue
+		}
+		wanted, err := h.id(e)
+		if err != nil {
+			return fmt.Errorf("saga %s: %w", p.name, err)
+		}
+		if wanted == "" {
+			continue
+		}
+		if wanted != id {
+			id = wanted
+			if inst, err = p.take(ctx, tx, k, id); err != nil {
+				return err
+			}
+		}
+		if inst != nil && inst.begun() && inst.Version == d.version {
+			if h.start {
+				return nil // it has begun
+			}
+			c := p.core(tx, d, id, inst)
+			if err := c.run(func() error { return h.step(ctx, tx, c, e) }); err != nil {
+				return err
+			}
+			return p.save(ctx, k, c)
 		}
 	}
-	if err := errors.Join(fn(ctx, s), s.err); err != nil {
-		return err
+	d := &p.definitions[0]
+	h, ok := d.handlers[r.Type.Name]
+	if !ok || id == "" {
+		return nil
 	}
-	if inst.ended {
-		if err := k.Delete(ctx, p.live(), id); err != nil {
+	if wanted, err := h.id(e); err != nil || wanted == "" {
+		return err
+	} else if wanted != id { // an older definition had another id for it
+		id = wanted
+		if inst, err = p.take(ctx, tx, k, id); err != nil {
 			return err
 		}
-		return p.putDone(ctx, k, id, done{At: tx.Now()})
 	}
-	var err error
-	if inst.State, err = json.Marshal(s.State); err != nil {
-		return fmt.Errorf("saga %s %s: state: %w", p.name, id, err)
-	}
-	raw, err := json.Marshal(inst)
-	if err != nil {
-		return err
-	}
-	for _, name := range s.set {
-		// Told before the commit: that a deadline is not there after all is found out
-		// when it fires.
-		if at, ok := inst.Deadlines[name]; ok {
-			p.timers.add(id, name, at)
+	switch {
+	case inst != nil && inst.begun():
+		return nil // its definition does not want it
+	case inst == nil:
+		if ended, err := p.late(ctx, k, id, r, h.start); err != nil || ended {
+			return err
 		}
 	}
-	return k.Put(ctx, p.live(), id, raw)
+	if !h.start {
+		return p.stash(ctx, tx, k, id, inst, r)
+	}
+	return p.begin(ctx, tx, k, id, inst, func(c *core) error { return h.step(ctx, tx, c, e) })
+}
+
+// begin runs the first step of an instance, and then what waits in its stash.
+func (p *Process[T, S]) begin(ctx context.Context, tx T, k follow.Keeper, id string, waiting *instance, first func(*core) error) error {
+	d := &p.definitions[0]
+	m := freehold.MetaOf(ctx)
+	inst := &instance{Version: d.version, Correlation: m.Correlation, Tenant: m.Tenant}
+	c := p.core(tx, d, id, inst)
+	var stashed []freehold.Recorded
+	if waiting != nil {
+		stashed, inst.stored = waiting.Stash, true
+		c.drop("", waiting.Deadlines[""])
+	}
+	if err := c.run(func() error { return first(c) }); err != nil {
+		return err
+	}
+	p.Bind(stashed)
+	for _, r := range stashed {
+		if c.inst.ended {
+			c.inst.late(r)
+			continue
+		}
+		h, ok := d.handlers[r.Type.Name]
+		if !ok {
+			continue // this definition has no use for it
+		}
+		e, err := r.Decode()
+		if err != nil {
+			return err
+		}
+		ctx := freehold.WithMeta(ctx, r.Caused())
+		if err := c.run(func() error { return h.step(ctx, tx, c, e) }); err != nil {
+			return fmt.Errorf("%s at %s, which waited for the beginning: %w", r.Type, r.At, err)
+		}
+	}
+	return p.save(ctx, k, c)
+}
+
+func (p *Process[T, S]) core(tx T, d *definition[T], id string, inst *instance) *core {
+	return &core{id: id, inst: inst, types: p.db.Journal().Types(), now: tx.Now(), timed: d.timeout != nil}
 }

@@ -3,33 +3,74 @@ package saga
 import (
 	"container/heap"
 	"context"
-	"encoding/json"
-	"strings"
+	"errors"
 	"sync"
 	"time"
+
+	"github.com/freehold-go/freehold"
 )
 
-// timers is the deadlines of live processes in memory, soonest first. An entry may
-// be out of date; the stored instance decides.
+// timers is the deadlines of live instances in memory, soonest first. It is told of
+// changes when they have been committed, in any order; the stored instance decides
+// whether a deadline stands.
 type timers struct {
 	mu      sync.Mutex
 	heap    timerHeap
+	known   map[timerKey]*timer
 	changed chan struct{} // has room for one signal
 }
 
-type timer struct {
-	at       int64 // microseconds
+type timerKey struct {
 	id, name string
+	at       int64 // microseconds
 }
 
-func newTimers() *timers { return &timers{changed: make(chan struct{}, 1)} }
+type timer struct {
+	timerKey
+	due   int64 // at, or later if its handler failed
+	tries int
+	sets  int // how often it was set and not dropped
+	place int // in the heap
+}
 
-func (t *timers) add(id, name string, at int64) {
+// change sets or drops a deadline.
+type change struct {
+	timerKey
+	set bool
+}
+
+func (t *timers) init() {
+	t.known, t.changed = map[timerKey]*timer{}, make(chan struct{}, 1)
+}
+
+// apply takes note of committed changes.
+func (t *timers) apply(changes []change) {
+	if len(changes) == 0 {
+		return
+	}
 	t.mu.Lock()
-	soonest := len(t.heap) == 0 || at < t.heap[0].at
-	heap.Push(&t.heap, timer{at, id, name})
-	t.mu.Unlock()
-	if soonest {
+	defer t.mu.Unlock()
+	for _, c := range changes {
+		old := t.known[c.timerKey]
+		switch {
+		case c.set && old != nil:
+			old.sets++
+		case c.set:
+			t.push(&timer{timerKey: c.timerKey, due: c.at, sets: 1})
+		case old != nil:
+			if old.sets--; old.sets == 0 {
+				heap.Remove(&t.heap, old.place)
+				delete(t.known, c.timerKey)
+			}
+		}
+	}
+}
+
+// push is called with mu held.
+func (t *timers) push(one *timer) {
+	t.known[one.timerKey] = one
+	heap.Push(&t.heap, one)
+	if t.heap[0] == one {
 		select {
 		case t.changed <- struct{}{}:
 		default:
@@ -37,151 +78,100 @@ func (t *timers) add(id, name string, at int64) {
 	}
 }
 
-// due takes what is due, and says when the next one is.
-func (t *timers) due(now int64, limit int) (due []timer, next time.Duration) {
+// load adds a deadline that is stored, unless it is known.
+func (t *timers) load(key timerKey) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for len(t.heap) > 0 && t.heap[0].at <= now && len(due) < limit {
-		due = append(due, heap.Pop(&t.heap).(timer))
+	if t.known[key] == nil {
+		t.push(&timer{timerKey: key, due: key.at, sets: 1})
 	}
-	if len(t.heap) == 0 {
-		return due, time.Hour
-	}
-	return due, max(0, time.Duration(t.heap[0].at-now)*time.Microsecond)
 }
 
-type timerHeap []timer
+// again puts back a deadline whose handler failed.
+func (t *timers) again(one *timer, due int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.known[one.timerKey] == nil {
+		one.due, one.sets = due, 1
+		one.tries++
+		t.push(one)
+	}
+}
+
+// take removes and returns what is due, up to a limit, and says when the next one
+// is; never is 0.
+func (t *timers) take(now int64, limit int) (due []*timer, next int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for len(t.heap) > 0 && t.heap[0].due <= now && len(due) < limit {
+		one := heap.Pop(&t.heap).(*timer)
+		delete(t.known, one.timerKey)
+		due = append(due, one)
+	}
+	if len(t.heap) > 0 {
+		next = t.heap[0].due
+	}
+	return due, next
+}
+
+type timerHeap []*timer
 
 func (h timerHeap) Len() int           { return len(h) }
-func (h timerHeap) Less(i, j int) bool { return h[i].at < h[j].at }
-func (h timerHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *timerHeap) Push(x any)        { *h = append(*h, x.(timer)) }
+func (h timerHeap) Less(i, j int) bool { return h[i].due < h[j].due }
+func (h timerHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = i, j
+}
+
+func (h *timerHeap) Push(x any) {
+	one := x.(*timer)
+	one.place = len(*h)
+	*h = append(*h, one)
+}
+
 func (h *timerHeap) Pop() any {
 	old := *h
 	last := old[len(old)-1]
+	old[len(old)-1] = nil
 	*h = old[:len(old)-1]
 	return last
 }
 
-// loadTimers reads the deadlines of all live processes, and drops stashed events
-// that nobody came for.
-func (p *Process[T, S]) loadTimers(ctx context.Context) error {
-	var expired []string
-	err := p.db.View(ctx, func(ctx context.Context, tx T) error {
-		k := p.db.Keeper(tx)
-		for item, err := range k.Scan(ctx, p.live(), "") {
-			if err != nil {
-				return err
-			}
-			var inst instance
-			if err := json.Unmarshal(item.Value, &inst); err != nil {
-				return err
-			}
-			for name, at := range inst.Deadlines {
-				p.timers.add(item.Key, name, at)
-			}
-		}
-		for item, err := range k.Scan(ctx, p.stashed(), "") {
-			if err != nil {
-				return err
-			}
-			var w waiting
-			if err := json.Unmarshal(item.Value, &w); err != nil {
-				return err
-			}
-			if w.Until.Before(tx.Now()) {
-				expired = append(expired, item.Key)
-			}
-		}
-		return nil
-	})
-	if err != nil || len(expired) == 0 {
-		return err
-	}
-	p.log.Warn("stashed events dropped: their processes never began", "saga", p.name, "events", len(expired), "first", strings.ReplaceAll(expired[0], "\x1f", " "))
-	_, err = p.db.Update(ctx, func(ctx context.Context, tx T) error {
-		for _, key := range expired {
-			if err := p.db.Keeper(tx).Delete(ctx, p.stashed(), key); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	return err
+// committing is a database that tells the timers what the steps in a transaction
+// did to deadlines once it has been committed. Told before, a deadline that is
+// already due would be looked for before it is there, and be forgotten.
+type committing[T freehold.Tx] struct {
+	DB[T]
+	timers *timers
 }
 
-// fireTimers calls the time-out handler for deadlines that pass.
-func (p *Process[T, S]) fireTimers(ctx context.Context) {
-	pause := 10 * time.Millisecond
-	for {
-		due, next := p.timers.due(time.Now().UnixMicro(), 1000)
-		if len(due) > 0 {
-			failed := p.fire(ctx, due)
-			for _, t := range failed {
-				p.timers.add(t.id, t.name, t.at)
-			}
-			if len(failed) == 0 {
-				pause = 10 * time.Millisecond
-				continue
-			}
-			next = pause
-			pause = min(2*pause, 5*time.Second)
-		}
-		wait := time.NewTimer(next)
-		select {
-		case <-wait.C:
-		case <-p.timers.changed:
-			wait.Stop()
-		case <-ctx.Done():
-			wait.Stop()
-			return
-		}
+type changesKey struct{}
+
+func (db committing[T]) Update(ctx context.Context, fn func(ctx context.Context, tx T) error) (freehold.Token, error) {
+	var changes []change
+	tok, err := db.DB.Update(ctx, func(ctx context.Context, tx T) error {
+		changes = nil // fn may run again
+		return fn(context.WithValue(ctx, changesKey{}, &changes), tx)
+	})
+	// If the outcome is unknown, a deadline too many is found out when it is due.
+	if err == nil || errors.Is(err, freehold.ErrUnknown) {
+		db.timers.apply(changes)
+	}
+	return tok, err
+}
+
+// told hands changes of deadlines to the transaction's Update.
+func told(ctx context.Context, changes []change) {
+	if all, ok := ctx.Value(changesKey{}).(*[]change); ok {
+		*all = append(*all, changes...)
 	}
 }
 
-// fire handles deadlines that are due and still set, each in a transaction of its
-// own, and returns those that failed.
-func (p *Process[T, S]) fire(ctx context.Context, due []timer) (failed []timer) {
-	var standing []timer
-	err := p.db.View(ctx, func(ctx context.Context, tx T) error {
-		standing = nil
-		for _, t := range due {
-			inst, found, err := p.load(ctx, p.db.Keeper(tx), t.id)
-			if err != nil {
-				return err
-			}
-			if found && inst.Deadlines[t.name] == t.at {
-				standing = append(standing, t)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		p.log.Warn("deadlines wait", "saga", p.name, "error", err)
-		return due
+func sleep(ctx context.Context, d time.Duration) {
+	wait := time.NewTimer(d)
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+	case <-ctx.Done():
 	}
-	for _, t := range standing {
-		_, err := p.db.Update(ctx, func(ctx context.Context, tx T) error {
-			k := p.db.Keeper(tx)
-			if err := tx.Lock(ctx, "saga/"+p.name+"/"+t.id); err != nil {
-				return err
-			}
-			inst, found, err := p.load(ctx, k, t.id)
-			if err != nil || !found || inst.Deadlines[t.name] != t.at {
-				return err
-			}
-			delete(inst.Deadlines, t.name)
-			return p.step(ctx, tx, k, t.id, inst, func(ctx context.Context, s *Step[S]) error {
-				if p.timeout == nil {
-					return nil
-				}
-				return p.timeout(ctx, tx, s, Timeout{t.name, time.UnixMicro(t.at).UTC()})
-			})
-		})
-		if err != nil {
-			p.log.Warn("deadline failed", "saga", p.name, "id", t.id, "deadline", t.name, "error", err)
-			failed = append(failed, t)
-		}
-	}
-	return failed
 }

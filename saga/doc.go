@@ -1,0 +1,31 @@
+// Package saga runs durable processes over several services: they begin with an
+// event, wait for others, have deadlines, and compensate.
+//
+// # Guarantees
+//
+// A step's effects, the process's state and its deadlines commit together with the
+// mark of the event that caused them (G6): duplicates, crashes and restarts
+// change nothing. A deadline fires once, also if the service was down when it was
+// due; and it fires only if the process still has it. Compensations run in
+// reverse order, each once. An instance that began under an older definition is
+// finished by that definition's routes ([Old]) or by the present ones
+// ([Options].Migrate), never by chance.
+//
+// # Ordering
+//
+// Events of one source reach a process in that source's order; between sources,
+// and between events and deadlines, there is none, and handlers tolerate any. An
+// event for an instance that has not begun waits in its stash and is handled
+// directly after the beginning, in the order of arrival. An event for one that has
+// ended is counted and not acted on. At a start, deadlines that have passed wait
+// until the process has seen what its sources hold, at most [CatchUp]: who has
+// answered in time is not punished for the service's own absence.
+//
+// # Failure
+//
+// A handler's error is dealt with as package follow says: the event is parked with
+// every later one of its instance, and can be retried. A deadline whose handler
+// fails is tried again with growing pauses; other deadlines do not wait for it. An
+// event stashed for an instance that does not begin within [Options].Stash is
+// dropped, with a warning in the log.
+package saga
