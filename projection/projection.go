@@ -1,21 +1,3 @@
-// Package projection builds read models: query data that followers derive from
-// journals, by version, with read-your-writes.
-//
-// # Guarantees
-//
-// A read model holds exactly what its handlers make of the events up to its mark,
-// which is stored with it. A read that is given a token sees at least what the
-// token names, or is told that it could not (G8). Each version has a namespace of
-// its own, so that a new one can be built beside the old.
-//
-// # Ordering
-//
-// That of package follow.
-//
-// # Failure
-//
-// A read whose token is not reached in time returns freehold.ErrBehind and runs
-// nothing. Handlers that fail are dealt with as package follow says.
 package projection
 
 import (
@@ -34,7 +16,9 @@ type Options struct {
 	Wait time.Duration
 }
 
-// Projection is a read model and the follower that builds it.
+// Projection is a read model and the follower that builds it: Run follows the
+// sources from where the read model stands, and WaitFor waits for a token. All
+// methods are safe for concurrent use.
 type Projection[T freehold.Tx] struct {
 	*follow.Follower
 	db   follow.DB[T]
@@ -42,9 +26,15 @@ type Projection[T freehold.Tx] struct {
 	wait time.Duration
 }
 
-// New returns version v of the read model name in db. build gets the version's
-// namespace, such as "orders_v3": a prefix of keys, or of table names.
+// New returns version v, from 1, of the read model name in db. The name is
+// lower-case letters, digits and underscores and begins with a letter. build gets
+// the version's namespace and returns the handlers that write under it. A new
+// version begins at the first event of its sources; the follower, and its mark,
+// have the name of the namespace.
 func New[T freehold.Tx](name string, v int, db follow.DB[T], sources []follow.Source, o *Options, build func(ns string) []follow.Route[T]) (*Projection[T], error) {
+	if err := validate(name, v); err != nil {
+		return nil, err
+	}
 	var opts Options
 	if o != nil {
 		opts = *o
@@ -55,22 +45,45 @@ func New[T freehold.Tx](name string, v int, db follow.DB[T], sources []follow.So
 	ns := fmt.Sprintf("%s_v%d", name, v)
 	f, err := follow.New(ns, db, sources, &opts.Options, build(ns)...)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("projection: %w", err)
 	}
 	return &Projection[T]{Follower: f, db: db, ns: ns, wait: opts.Wait}, nil
+}
+
+// longestName leaves room for a table's own name: PostgreSQL cuts off at 63 bytes.
+const longestName = 30
+
+func validate(name string, v int) error {
+	if v < 1 {
+		return fmt.Errorf("projection %s: version %d: versions count from 1", name, v)
+	}
+	for i := range len(name) {
+		b := name[i]
+		letter := b >= 'a' && b <= 'z'
+		if !letter && (i == 0 || b != '_' && (b < '0' || b > '9')) {
+			return fmt.Errorf("projection %.40q: byte %q: want lower-case letters, digits and underscores, a letter first: it becomes part of table names", name, b)
+		}
+	}
+	if name == "" || len(name) > longestName {
+		return fmt.Errorf("projection %.40q: want a name of 1 to %d bytes", name, longestName)
+	}
+	return nil
 }
 
 // Namespace is that of the version that View reads.
 func (p *Projection[T]) Namespace() string { return p.ns }
 
-// View waits until the read model has reached the token, and runs fn on a snapshot
-// of it.
+// View waits until the read model has reached the token, at most Options.Wait, and
+// runs fn on a snapshot of it. Writes in fn fail. The zero token waits for nothing.
 func (p *Projection[T]) View(ctx context.Context, tok freehold.Token, fn func(ctx context.Context, tx T, ns string) error) error {
-	waitCtx, cancel := context.WithTimeout(ctx, p.wait)
-	err := p.WaitFor(waitCtx, tok)
-	cancel()
-	if err != nil {
+	if err := p.await(ctx, tok); err != nil {
 		return err
 	}
 	return p.db.View(ctx, func(ctx context.Context, tx T) error { return fn(ctx, tx, p.ns) })
+}
+
+func (p *Projection[T]) await(ctx context.Context, tok freehold.Token) error {
+	ctx, cancel := context.WithTimeout(ctx, p.wait)
+	defer cancel()
+	return p.WaitFor(ctx, tok)
 }
