@@ -50,7 +50,7 @@ func checkDir(files vfs.FS, dir string) error {
 			manifests++
 		case strings.HasSuffix(name, ".sst"):
 			tables = name
-		case name == "LOCK", name == "lost+found", strings.HasPrefix(name, "MANIFEST-"), strings.HasPrefix(name, "OPTIONS-"), strings.HasPrefix(name, "marker."),
+		case name == "LOCK", name == witnessName, name == "lost+found", strings.HasPrefix(name, "MANIFEST-"), strings.HasPrefix(name, "OPTIONS-"), strings.HasPrefix(name, "marker."),
 			strings.HasSuffix(name, ".log"), strings.HasSuffix(name, ".dbtmp"), strings.HasPrefix(name, "temporary."):
 		default:
 			return fmt.Errorf("pebble: %s holds %s, which is no file of a Pebble database: give a new directory", dir, name)

@@ -104,7 +104,7 @@ func (db *DB) write() {
 			db.refuse()
 			continue
 		}
-		batch := appends{save: db.tail.Save(), first: len(db.flight.outcomes)}
+		batch := db.gather()
 		begun := time.Now()
 		for len(db.group) > 0 {
 			j := db.group[0]
@@ -112,7 +112,7 @@ func (db *DB) write() {
 				db.applyAppends(&batch)
 				db.group = db.group[1:]
 				db.runClosure(j)
-				batch = appends{save: db.tail.Save(), first: len(db.flight.outcomes)}
+				batch = db.gather()
 			} else {
 				db.group = db.group[1:]
 				db.runAppend(j)
@@ -120,7 +120,7 @@ func (db *DB) write() {
 			if len(db.group) > 0 && db.sync.idle.Load() && time.Since(begun) > patience {
 				db.applyAppends(&batch)
 				db.handOver()
-				begun = time.Now()
+				batch, begun = db.gather(), time.Now()
 			}
 		}
 		db.applyAppends(&batch)
@@ -170,6 +170,11 @@ type appends struct {
 	first int // of their outcomes
 }
 
+// gather starts a batch behind all that the flight holds.
+func (db *DB) gather() appends {
+	return appends{save: db.tail.Save(), first: len(db.flight.outcomes)}
+}
+
 // runAppend gives an append its place, or tells its conflict.
 func (db *DB) runAppend(j *writer.Job[*job]) {
 	save, was := db.tail.Save(), db.tail.Head()
@@ -196,12 +201,12 @@ func (db *DB) applyAppends(a *appends) {
 		b := db.kv.NewBatchWithSize(batchSize(events))
 		db.commit(b, *a, db.put(b, events))
 	}
-	*a = appends{save: db.tail.Save(), first: len(db.flight.outcomes)}
+	*a = db.gather()
 }
 
 // runClosure gives a closure its turn over a batch of its own and applies it.
 func (db *DB) runClosure(j *writer.Job[*job]) {
-	a := appends{save: db.tail.Save(), first: len(db.flight.outcomes)}
+	a := db.gather()
 	b := db.kv.NewIndexedBatch()
 	tx := &transaction{db: db, id: journal.NewID(), now: journal.Now(), save: a.save, mark: db.tail.Head(), batch: b, from: b}
 	j.Work.tx = tx

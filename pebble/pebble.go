@@ -71,6 +71,7 @@ type DB struct {
 
 	appends atomic.Int64 // calls of Tail.Append so far
 	sync    syncer
+	wit     witness
 
 	mu      sync.Mutex // of what is below
 	view    *view      // the durable state; nil when closed
@@ -141,7 +142,7 @@ func (db *DB) open(ctx context.Context, opts Options) (err error) {
 		if db.view != nil {
 			err = errors.Join(err, db.view.snapshot.Close())
 		}
-		return errors.Join(err, db.kv.Close())
+		return errors.Join(err, db.wit.close(), db.kv.Close())
 	}
 	return nil
 }
@@ -198,6 +199,9 @@ func (db *DB) begin(ctx context.Context) error {
 	}
 	rawIn, err := json.Marshal(in)
 	if err != nil {
+		return err
+	}
+	if err := db.wit.open(db, head); err != nil {
 		return err
 	}
 	b := db.kv.NewBatch()
@@ -263,7 +267,7 @@ func (db *DB) Close() error {
 		select {
 		case <-db.latchedCh: // Pebble's own end would write
 		default:
-			closed <- db.wrap(errors.Join(closeAll(snapshots), db.kv.Close()))
+			closed <- db.wrap(errors.Join(closeAll(snapshots), db.wit.close(), db.kv.Close()))
 		}
 	}()
 	select {

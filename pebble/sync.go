@@ -84,6 +84,7 @@ func (s *syncer) take(spent []flight) []flight {
 func (db *DB) awaitSyncs() {
 	defer close(db.sync.ended)
 	var line []flight
+	noted := freehold.Position(-1)
 	for {
 		if line = db.sync.take(line); len(line) == 0 {
 			return
@@ -101,6 +102,10 @@ func (db *DB) awaitSyncs() {
 			fault.Point("pebble.sync.after")
 			if f.view != nil {
 				db.publish(f.view)
+				if !db.relaxed && f.view.head.Position != noted {
+					_ = db.wit.note(f.view.head) // its error latches
+					noted = f.view.head.Position
+				}
 			}
 			for _, o := range f.outcomes {
 				if !(mutant.AnswerBeforeCommit && o.err != nil || mutant.AckBeforeCommit && o.err == nil) {
