@@ -2,64 +2,20 @@ package memory
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
-	"maps"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/internal/mutant"
 	"github.com/freehold-go/freehold/internal/writer"
 	"github.com/freehold-go/freehold/journal"
 	"github.com/freehold-go/freehold/kv"
 )
-
-// Disk is what a database holds. Opened again with the same Disk it holds what it
-// held; a clone is a backup. It is safe for concurrent use.
-type Disk struct {
-	mu    sync.RWMutex
-	state // replaced as a whole by each commit, never changed in place
-	news  chan struct{}
-}
-
-// state is a snapshot: maps and slices that nobody changes any more.
-type state struct {
-	epoch        freehold.Epoch
-	events       []freehold.Recorded // appended to behind every snapshot's length
-	streams      map[freehold.StreamID]freehold.Version
-	values       map[string][]byte
-	marks        map[string]freehold.Mark
-	incarnations []journal.Incarnation
-}
-
-// NewDisk returns an empty disk with an epoch of its own.
-func NewDisk() *Disk {
-	return &Disk{news: make(chan struct{}), state: state{epoch: freehold.Epoch(journal.NewEpoch()),
-		streams: map[freehold.StreamID]freehold.Version{}, values: map[string][]byte{}, marks: map[string]freehold.Mark{}}}
-}
-
-// Clone returns a copy as a backup would be, with the same epoch.
-func (d *Disk) Clone() *Disk {
-	s := d.snapshot()
-	s.events = slices.Clip(s.events)
-	return &Disk{state: s, news: make(chan struct{})}
-}
-
-func (d *Disk) snapshot() state {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.state
-}
-
-func (s state) head(name freehold.Source) freehold.Mark {
-	if n := len(s.events); n > 0 {
-		return s.events[n-1].At
-	}
-	return freehold.Mark{Source: name, Epoch: s.epoch}
-}
 
 // Options tune a database; the zero value is good.
 type Options struct {
@@ -84,7 +40,9 @@ type DB struct {
 	failCommits atomic.Int64
 }
 
-// Open opens a database whose journal has the given name and event types.
+// Open opens a database whose journal has the given name and event types. A disk
+// that another database has open is taken from it, as if that one had been killed:
+// everything that it is asked from then on fails with freehold.ErrClosed.
 func Open(_ context.Context, name freehold.Source, types *freehold.Catalog, o *Options) (*DB, error) {
 	if err := name.Validate(); err != nil {
 		return nil, err
@@ -98,17 +56,20 @@ func Open(_ context.Context, name freehold.Source, types *freehold.Catalog, o *O
 	}
 	db := &DB{disk: opts.Disk, name: name, types: types}
 	db.queue = writer.New[*job](writer.Options{Warn: opts.Warn, Cancel: opts.Cancel, Log: opts.Log})
-	db.disk.mu.Lock()
-	head := db.disk.head(name)
-	incarnation := journal.Incarnation{ID: journal.NewEpoch(), Start: head, Time: journal.Now()}
-	db.disk.incarnations = append(slices.Clip(db.disk.incarnations), incarnation)
-	db.disk.mu.Unlock()
-	db.tail = journal.NewTail(head, incarnation.ID, func(_ context.Context, s freehold.StreamID) (freehold.Version, error) {
-		return db.disk.snapshot().streams[s], nil
-	})
+	this, err := db.disk.open(db)
+	if err != nil {
+		return nil, err
+	}
+	db.tail = journal.NewTail(this.Start, this.ID, db.version)
 	db.journal = journal.New(store{db}, types)
 	go db.loop()
 	return db, nil
+}
+
+func (db *DB) version(_ context.Context, s freehold.StreamID) (freehold.Version, error) {
+	now, err := db.disk.read(db)
+	v, _ := now.streams.get(string(s))
+	return v, err
 }
 
 // Journal is the database's log.
@@ -125,10 +86,12 @@ func (db *DB) Events(ctx context.Context, s freehold.StreamID, after freehold.Ve
 // Keeper returns what followers keep, as part of tx.
 func (db *DB) Keeper(tx kv.Tx) follow.Keeper { return keeper{tx.(*transaction)} }
 
-// Close finishes what is queued. Later calls return freehold.ErrClosed.
+// Close finishes what is queued. Later calls return freehold.ErrClosed, except
+// that closing again is nil.
 func (db *DB) Close() error {
 	db.queue.Close()
 	<-db.queue.Done()
+	db.disk.close(db)
 	return nil
 }
 
@@ -143,13 +106,11 @@ func (db *DB) Update(ctx context.Context, fn func(ctx context.Context, tx kv.Tx)
 
 // View runs fn on a snapshot; see freehold.DB.
 func (db *DB) View(ctx context.Context, fn func(ctx context.Context, tx kv.Tx) error) error {
-	select {
-	case <-db.queue.Done():
-		return freehold.ErrClosed
-	default:
+	now, err := db.disk.read(db)
+	if err != nil {
+		return err
 	}
-	s := db.disk.snapshot()
-	tx := &transaction{db: db, now: journal.Now(), mark: s.head(db.name), base: s}
+	tx := &transaction{db: db, now: journal.Now(), mark: now.head(db.name), state: now}
 	defer tx.end()
 	return fn(ctx, tx)
 }
@@ -170,6 +131,8 @@ var _ follow.DB[kv.Tx] = (*DB)(nil)
 
 type job struct{ tx *transaction }
 
+var errCommit = errors.New("memory: the commit fails on purpose")
+
 // loop is the writer: it runs one closure after the other, each its own commit.
 func (db *DB) loop() {
 	defer db.queue.Exited()
@@ -179,55 +142,43 @@ func (db *DB) loop() {
 			return
 		}
 		j := group[0]
-		save := db.tail.Save()
-		tx := &transaction{db: db, writer: true, id: journal.NewID(), now: journal.Now(), save: save, mark: db.tail.Head(), base: db.disk.snapshot(),
-			values: map[string][]byte{}, marks: map[string]freehold.Mark{}}
-		j.Work.tx = tx
-		err := j.Run()
-		tx.end()
-		if err == nil && db.failCommits.Add(-1) >= 0 {
-			err = errCommit
-		}
-		if err != nil {
-			db.tail.Rollback(save)
-			j.Answer(freehold.Token{}, err)
-			continue
-		}
-		head := db.tail.Seal()
-		db.commit(tx, db.tail.Pending(save))
-		db.tail.Committed()
-		j.Answer(freehold.NewToken(head), nil)
+		j.Answer(db.do(j))
 	}
 }
 
-// commit replaces the state by one that has what the transaction wrote.
-func (db *DB) commit(tx *transaction, events []freehold.Recorded) {
-	next := tx.base
-	next.events = append(next.events, events...)
-	if len(events) > 0 {
-		next.streams = maps.Clone(next.streams)
-		for _, r := range events {
-			next.streams[r.Stream] = r.Version
-		}
+// do runs a closure and commits what it did, or leaves nothing of it.
+func (db *DB) do(j *writer.Job[*job]) (freehold.Token, error) {
+	was, err := db.disk.read(db)
+	if err != nil {
+		return freehold.Token{}, err
 	}
-	if len(tx.values) > 0 {
-		next.values = maps.Clone(next.values)
-		for k, v := range tx.values {
-			if v == nil {
-				delete(next.values, k)
-			} else {
-				next.values[k] = v
-			}
-		}
+	save := db.tail.Save()
+	tx := &transaction{db: db, writer: true, id: journal.NewID(), now: journal.Now(), mark: db.tail.Head(), state: was, save: save}
+	j.Work.tx = tx
+	err = j.Run()
+	tx.end()
+	if err != nil {
+		db.tail.Rollback(save)
+		return freehold.Token{}, err
 	}
-	if len(tx.marks) > 0 {
-		next.marks = maps.Clone(next.marks)
-		maps.Copy(next.marks, tx.marks)
+	head := db.tail.Seal()
+	next := tx.state.with(db.tail.Pending(save))
+	token := freehold.NewToken(head)
+	if mutant.AckBeforeCommit {
+		j.Answer(token, nil)
 	}
-	db.disk.mu.Lock()
-	defer db.disk.mu.Unlock()
-	next.incarnations = db.disk.incarnations
-	db.disk.state = next
-	close(db.disk.news)
-	db.disk.news = make(chan struct{})
+	if mutant.PublishBeyondDurable {
+		_ = db.disk.write(db, next) // a disk that was taken fails below too
+	}
+	if db.failCommits.Add(-1) >= 0 {
+		err = errCommit
+	} else {
+		err = db.disk.write(db, next)
+	}
+	if err != nil {
+		db.tail.Rollback(save)
+		return freehold.Token{}, fmt.Errorf("commit: %w", err)
+	}
+	db.tail.Committed()
+	return token, nil
 }

@@ -2,7 +2,6 @@ package memory
 
 import (
 	"context"
-	"maps"
 	"slices"
 
 	"github.com/freehold-go/freehold"
@@ -17,44 +16,41 @@ var _ journal.Store = store{}
 func (s store) Source() freehold.Source { return s.db.name }
 
 func (s store) Bounds(context.Context) (first, head freehold.Mark, err error) {
-	now := s.db.disk.snapshot()
-	return freehold.Mark{Source: s.db.name, Epoch: now.epoch}, now.head(s.db.name), nil
+	now, err := s.db.disk.read(s.db)
+	return freehold.Mark{Source: s.db.name, Epoch: now.epoch}, now.head(s.db.name), err
 }
 
 func (s store) Read(_ context.Context, after freehold.Position, limit int) ([]freehold.Recorded, error) {
-	events := s.db.disk.snapshot().events
-	events = events[min(int(after), len(events)):]
-	return slices.Clone(events[:min(limit, len(events))]), nil
+	now, err := s.db.disk.read(s.db)
+	rest := now.events[min(int(after), len(now.events)):]
+	return slices.Clone(rest[:min(limit, len(rest))]), err
 }
 
 func (s store) ReadStream(_ context.Context, id freehold.StreamID, after freehold.Version, limit int) ([]freehold.Recorded, error) {
-	rs := ofStream(s.db.disk.snapshot().events, id, after)
-	return rs[:min(limit, len(rs))], nil
+	now, err := s.db.disk.read(s.db)
+	return now.stream(id, after, limit), err
 }
 
 func (s store) Streams(_ context.Context, after freehold.StreamID, limit int) ([]journal.StreamInfo, error) {
-	streams := s.db.disk.snapshot().streams
+	now, err := s.db.disk.read(s.db)
 	var all []journal.StreamInfo
-	for _, id := range slices.Sorted(maps.Keys(streams)) {
-		if id > after && len(all) < limit {
-			all = append(all, journal.StreamInfo{Stream: id, Version: streams[id]})
+	for id, v := range now.streams.from(string(after) + "\x00") {
+		if len(all) == limit {
+			break
 		}
+		all = append(all, journal.StreamInfo{Stream: freehold.StreamID(id), Version: v})
 	}
-	return all, nil
+	return all, err
 }
 
 func (s store) Wait(ctx context.Context, after freehold.Position) error {
 	for {
-		s.db.disk.mu.RLock()
-		n, news := len(s.db.disk.events), s.db.disk.news
-		s.db.disk.mu.RUnlock()
-		if n > int(after) {
-			return nil
+		now, news, err := s.db.disk.watch(s.db)
+		if err != nil || len(now.events) > int(after) {
+			return err
 		}
 		select {
 		case <-news:
-		case <-s.db.queue.Done():
-			return freehold.ErrClosed
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -62,5 +58,6 @@ func (s store) Wait(ctx context.Context, after freehold.Position) error {
 }
 
 func (s store) Incarnations(context.Context) ([]journal.Incarnation, error) {
-	return slices.Clone(s.db.disk.snapshot().incarnations), nil
+	now, err := s.db.disk.read(s.db)
+	return slices.Clone(now.incarnations), err
 }
