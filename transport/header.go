@@ -2,14 +2,10 @@ package transport
 
 import "strings"
 
-// HeaderPrefix is what names of attributes have before them in the headers of a
-// binary-mode message.
-const HeaderPrefix = "ce-"
-
-// HeaderValue is an attribute's value as a header of a binary-mode message has it:
+// headerValue is an attribute's value as a header of a binary-mode message has it:
 // spaces, double quotes, percent signs, and everything that is not printable ASCII
 // as "%" and two hexadecimal digits.
-func HeaderValue(s string) string {
+func headerValue(s string) string {
 	for i := range len(s) {
 		if !plain(s[i]) {
 			return escape(s, i)
@@ -36,8 +32,8 @@ func escape(s string, from int) string {
 	return b.String()
 }
 
-// FromHeaderValue is the reverse of HeaderValue. What is no escape stays as it is.
-func FromHeaderValue(s string) string {
+// fromHeaderValue is the reverse of headerValue. What is no escape stays as it is.
+func fromHeaderValue(s string) string {
 	at := strings.IndexByte(s, '%')
 	if at < 0 {
 		return s

@@ -22,7 +22,7 @@ func AppendJSON(b []byte, r *freehold.Recorded) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = append(append(append(b, '"'), s.name...), `":`...)
+		b = append(append(append(b, '"'), s.name[len(headerPrefix):]...), `":`...)
 		b = appendString(b, values[s.start:s.end])
 	}
 	switch {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/freehold-go/freehold"
@@ -14,8 +15,10 @@ import (
 const PlaceholderType = "freehold.placeholder"
 
 // Attribute names of CloudEvents, and of the extension attributes that carry an
-// event's place. In a binary-mode message each has the prefix "ce-".
+// event's place. As headers of a binary-mode message they have the prefix.
 const (
+	headerPrefix = "ce-"
+
 	attrSpec          = "specversion"
 	attrID            = "id"
 	attrSource        = "source"
@@ -55,7 +58,19 @@ func Attributes(r *freehold.Recorded, set func(name, value string)) {
 	b, all := appendAttributes(space[:0], spans[:0], r)
 	text := string(b)
 	for _, s := range all {
-		set(s.name, text[s.start:s.end])
+		set(s.name[len(headerPrefix):], text[s.start:s.end])
+	}
+}
+
+// Headers calls set with every attribute of an event as a header of a binary-mode
+// message.
+func Headers(r *freehold.Recorded, set func(name, value string)) {
+	var space [1024]byte
+	var spans [24]span
+	b, all := appendAttributes(space[:0], spans[:0], r)
+	text := string(b)
+	for _, s := range all {
+		set(s.name, headerValue(text[s.start:s.end]))
 	}
 }
 
@@ -69,51 +84,51 @@ func appendAttributes(b []byte, all []span, r *freehold.Recorded) ([]byte, []spa
 	}
 	begin = len(b)
 	b = append(b, "1.0"...)
-	done(attrSpec)
+	done(headerPrefix + attrSpec)
 	if r.Internal {
 		b = append(append(b, r.At.Epoch...), '-')
 		b = strconv.AppendInt(b, int64(r.At.Position), 10)
-		done(attrID)
+		done(headerPrefix + attrID)
 		b = append(b, PlaceholderType...)
-		done(attrType)
+		done(headerPrefix + attrType)
 	} else {
 		b = append(b, r.ID...)
-		done(attrID)
+		done(headerPrefix + attrID)
 		b = append(b, r.Type.Name...)
-		done(attrType)
+		done(headerPrefix + attrType)
 		b = append(b, r.Stream...)
-		done(attrSubject)
+		done(headerPrefix + attrSubject)
 		b = appendTime(b, r.Time)
-		done(attrTime)
+		done(headerPrefix + attrTime)
 		b = strconv.AppendInt(b, int64(r.Type.Version), 10)
-		done(attrSchemaVersion)
+		done(headerPrefix + attrSchemaVersion)
 		b = strconv.AppendInt(b, int64(r.Version), 10)
-		done(attrStreamVersion)
+		done(headerPrefix + attrStreamVersion)
 		b = hex.AppendEncode(b, r.Nonce)
-		done(attrNonce)
+		done(headerPrefix + attrNonce)
 	}
 	b = append(b, r.At.Source...)
-	done(attrSource)
+	done(headerPrefix + attrSource)
 	b = strconv.AppendInt(b, int64(r.At.Position), 10)
-	done(attrSequence)
+	done(headerPrefix + attrSequence)
 	b = append(b, r.At.Epoch...)
-	done(attrEpoch)
+	done(headerPrefix + attrEpoch)
 	b = append(b, r.Incarnation...)
-	done(attrIncarnation)
+	done(headerPrefix + attrIncarnation)
 	b = hex.AppendEncode(b, r.Digest[:])
-	done(attrDigest)
+	done(headerPrefix + attrDigest)
 	b = hex.AppendEncode(b, r.At.Chain[:])
-	done(attrChain)
+	done(headerPrefix + attrChain)
 	if r.Last {
 		b = append(b, "true"...)
-		done(attrLast)
+		done(headerPrefix + attrLast)
 	}
 	if r.Internal {
 		return b, all
 	}
 	for _, m := range [...]struct{ name, value string }{
-		{attrCorrelation, r.Meta.Correlation}, {attrCausation, r.Meta.Causation}, {attrTenant, r.Meta.Tenant},
-		{attrActor, r.Meta.Actor}, {attrTraceParent, r.Meta.TraceParent},
+		{headerPrefix + attrCorrelation, r.Meta.Correlation}, {headerPrefix + attrCausation, r.Meta.Causation}, {headerPrefix + attrTenant, r.Meta.Tenant},
+		{headerPrefix + attrActor, r.Meta.Actor}, {headerPrefix + attrTraceParent, r.Meta.TraceParent},
 	} {
 		if m.value != "" {
 			b = append(b, m.value...)
@@ -177,6 +192,13 @@ const (
 	needAlways = needID | needSource | needType | needSequence | needEpoch | needIncarnation | needDigest | needChain
 	needPublic = needAlways | needSubject | needTime | needSchemaVersion | needStreamVersion | needNonce
 )
+
+// Header takes a header of a binary-mode message. Unknown names are ignored.
+func (d *Decoder) Header(name, value string) {
+	if strings.HasPrefix(name, headerPrefix) {
+		d.Set(name[len(headerPrefix):], fromHeaderValue(value))
+	}
+}
 
 // Set takes an attribute. Unknown names are ignored.
 func (d *Decoder) Set(name, value string) {
@@ -301,16 +323,4 @@ func nibble(c byte) byte {
 		return c - 'A' + 10
 	}
 	return 0xff
-}
-
-// FromAttributes rebuilds an event from its attributes and payload.
-func FromAttributes(get func(name string) string, payload []byte) (freehold.Recorded, error) {
-	var d Decoder
-	for _, name := range [...]string{attrID, attrSource, attrType, attrSubject, attrTime, attrSequence, attrEpoch, attrIncarnation, attrChain, attrDigest,
-		attrNonce, attrStreamVersion, attrSchemaVersion, attrLast, attrCorrelation, attrCausation, attrTenant, attrActor, attrTraceParent} {
-		if v := get(name); v != "" {
-			d.Set(name, v)
-		}
-	}
-	return d.Event(payload)
 }

@@ -1,0 +1,256 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/transport"
+)
+
+// Headers that JetStream acts upon.
+const (
+	headerMsgID       = "Nats-Msg-Id"
+	headerExpectedID  = "Nats-Expected-Last-Msg-Id"
+	headerExpectedSeq = "Nats-Expected-Last-Sequence"
+	headerContentType = "content-type"
+)
+
+// Codes of JetStream's refusals of a message that does not follow.
+const (
+	codeWrongLastID  = 10070
+	codeWrongLastSeq = 10071
+)
+
+// maxHeaders is what a message's headers may take; JetStream's limit is 64 KiB.
+const maxHeaders = 32 << 10
+
+var errNotConnected = errors.New("no connection to the server")
+
+// publisher publishes one source. Since each message names its predecessor, the
+// server takes none behind one that it has refused or never got, and the
+// acknowledgement of a batch's last message speaks for the batch.
+type publisher struct {
+	bus    *Bus
+	source freehold.Source
+
+	made  bool          // the stream has the options of this connection
+	known bool          // the fields below are what the server said last
+	seq   uint64        // the stream's last sequence
+	id    string        // message id of what is there, "" if it has none
+	tail  freehold.Mark // the place behind which the next event stands
+
+	reply  *nats.Subscription
+	inbox  string
+	asked  uint64
+	header nats.Header // of the message being made
+	slots  map[string][]string
+}
+
+func newPublisher(b *Bus, s freehold.Source) *publisher {
+	return &publisher{bus: b, source: s, header: nats.Header{}, slots: map[string][]string{}}
+}
+
+// Last reads the last message of the source's stream.
+func (p *publisher) Last(ctx context.Context, s freehold.Source) (transport.Head, error) {
+	p.known = false
+	if s != p.source {
+		return transport.Head{}, fmt.Errorf("nats: this is the publisher of %s, not of %s", p.source, s)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	stream, err := p.stream(ctx)
+	if err != nil {
+		return transport.Head{}, err
+	}
+	state := stream.CachedInfo().State
+	head := transport.Head{Mark: freehold.Mark{Source: s}}
+	p.id = ""
+	if state.Msgs > 0 {
+		r, ok, err := holds(ctx, stream, s, state.LastSeq)
+		if err != nil {
+			return transport.Head{}, err
+		}
+		if ok {
+			head = transport.Head{Mark: r.At, Incarnation: r.Incarnation}
+			p.id = messageID(r.At)
+		}
+	}
+	p.seq, p.tail, p.known = state.LastSeq, head.Mark, true
+	return head, nil
+}
+
+// stream returns the source's stream as it is now. It is made, or given the options
+// of this connection, the first time and when it is missing.
+func (p *publisher) stream(ctx context.Context) (jetstream.Stream, error) {
+	if p.made {
+		stream, err := p.bus.js.Stream(ctx, streamName(p.source))
+		if !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return stream, err
+		}
+	}
+	stream, err := p.bus.makeStream(ctx, p.source)
+	p.made = err == nil
+	return stream, err
+}
+
+func messageID(at freehold.Mark) string {
+	return string(at.Epoch) + ":" + strconv.FormatInt(int64(at.Position), 10)
+}
+
+// Publish sends the events in one go and waits for the acknowledgement of the last.
+func (p *publisher) Publish(ctx context.Context, after freehold.Mark, events []freehold.Recorded) error {
+	if !p.known || p.tail != after {
+		p.known = false
+		return fmt.Errorf("nats: %s is not known to end at %d: %w", p.source, after.Position, transport.ErrMoved)
+	}
+	p.known = false // until the server has taken all
+	if err := p.listen(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	limit := int(p.bus.conn.MaxPayload()) - maxHeaders
+	last := len(events) - 1
+	for last >= 0 && size(&events[last]) > limit {
+		last--
+	}
+	seq, id := p.seq, p.id
+	for i := range events[:last+1] {
+		r := &events[i]
+		if size(r) > limit {
+			continue // readers get it from the feed
+		}
+		msg := p.message(r, seq, id)
+		if i == last {
+			p.asked++
+			msg.Reply = p.inbox + strconv.FormatUint(p.asked, 10)
+		}
+		if err := p.bus.conn.PublishMsg(msg); err != nil {
+			return fmt.Errorf("nats: publish %s: %w", r.At, err)
+		}
+		seq++
+		id = messageID(r.At)
+	}
+	if last >= 0 {
+		if err := p.acknowledged(ctx, seq); err != nil {
+			return fmt.Errorf("nats: publish %s: %w", events[last].At, err)
+		}
+	}
+	p.seq, p.id, p.known = seq, id, true
+	if len(events) > 0 {
+		p.tail = events[len(events)-1].At
+	}
+	return nil
+}
+
+// size is what an event takes as a message, without the headers that every event
+// has, which are far below maxHeaders.
+func size(r *freehold.Recorded) int {
+	m := &r.Meta
+	meta := 3 * (len(m.Correlation) + len(m.Causation) + len(m.Tenant) + len(m.Actor) + len(m.TraceParent))
+	if meta > maxHeaders-4096 {
+		return 1 << 30
+	}
+	return len(r.Raw) + meta
+}
+
+// message makes the message of an event. Its headers are valid until the next call.
+func (p *publisher) message(r *freehold.Recorded, seq uint64, id string) *nats.Msg {
+	clear(p.header)
+	p.set(headerMsgID, messageID(r.At))
+	p.set(headerExpectedSeq, strconv.FormatUint(seq, 10))
+	if id != "" {
+		p.set(headerExpectedID, id)
+	}
+	transport.Headers(r, p.set)
+	msg := &nats.Msg{Header: p.header}
+	name := streamName(p.source)
+	if r.Internal {
+		msg.Subject = name + "." + transport.PlaceholderType
+	} else {
+		msg.Subject = name + "." + r.Type.Name
+		msg.Data = r.Raw
+		p.set(headerContentType, "application/json")
+	}
+	return msg
+}
+
+// set sets a header without making a slice each time.
+func (p *publisher) set(name, value string) {
+	slot := p.slots[name]
+	if slot == nil {
+		slot = make([]string, 1)
+		p.slots[name] = slot
+	}
+	slot[0] = value
+	p.header[name] = slot
+}
+
+// listen subscribes to where acknowledgements come.
+func (p *publisher) listen() error {
+	if p.reply != nil && p.reply.IsValid() {
+		return nil
+	}
+	inbox := p.bus.conn.NewInbox() + "."
+	sub, err := p.bus.conn.SubscribeSync(inbox + "*")
+	if err != nil {
+		return fmt.Errorf("nats: publish %s: %w", p.source, err)
+	}
+	p.reply, p.inbox = sub, inbox
+	return nil
+}
+
+// acknowledged waits for the answer to the last message.
+func (p *publisher) acknowledged(ctx context.Context, seq uint64) error {
+	want := p.inbox + strconv.FormatUint(p.asked, 10)
+	for {
+		msg, err := p.reply.NextMsgWithContext(ctx)
+		if err != nil {
+			return fmt.Errorf("no acknowledgement: %w", err)
+		}
+		if msg.Subject != want {
+			continue // of a batch that was given up
+		}
+		if len(msg.Data) == 0 {
+			return fmt.Errorf("no stream %s on the server", streamName(p.source))
+		}
+		var ack struct {
+			Sequence  uint64              `json:"seq"`
+			Duplicate bool                `json:"duplicate"`
+			Error     *jetstream.APIError `json:"error"`
+		}
+		if err := json.Unmarshal(msg.Data, &ack); err != nil {
+			return fmt.Errorf("acknowledgement: %w", err)
+		}
+		switch {
+		case ack.Error != nil && (ack.Error.ErrorCode == codeWrongLastID || ack.Error.ErrorCode == codeWrongLastSeq):
+			return fmt.Errorf("%w: %w", transport.ErrMoved, ack.Error)
+		case ack.Error != nil:
+			return ack.Error
+		case ack.Duplicate:
+			return fmt.Errorf("was there already: %w", transport.ErrMoved)
+		case ack.Sequence != seq:
+			return fmt.Errorf("stands at %d, not at %d: %w", ack.Sequence, seq, transport.ErrMoved)
+		}
+		return nil
+	}
+}
+
+// Announce sends the head on core NATS.
+func (p *publisher) Announce(_ context.Context, h transport.Head) error {
+	raw, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	if !p.bus.conn.IsConnected() {
+		return fmt.Errorf("nats: announce %s: %w", p.source, errNotConnected)
+	}
+	return p.bus.conn.Publish(headSubject(p.source), raw)
+}
