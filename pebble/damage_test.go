@@ -79,7 +79,7 @@ func replace(t *testing.T, files vfs.FS, name string, data []byte) {
 // events, or the error with which the damage was refused.
 func survey(t *testing.T, files vfs.FS) (int, error) {
 	t.Helper()
-	db, err := pebble.Open(t.Context(), dataDir, "test", journaltest.Types(t), quietly(pebble.Options{}).On(files))
+	db, err := pebble.Open(t.Context(), dataDir, "test", journaltest.Types(t), quietly(pebble.Options{CacheBytes: 8 << 20}).On(files))
 	if err != nil {
 		return 0, err
 	}

@@ -36,7 +36,11 @@ type disk struct {
 // errLocked is returned by Lock where another process holds the directory.
 var errLocked = errors.New("pebble: directory is open in another process")
 
-func isLog(name string) bool { return strings.HasSuffix(name, ".log") }
+// isLog reports whether a file is written by goroutines that must never be held:
+// the log's and the witness's.
+func isLog(name string) bool {
+	return strings.HasSuffix(name, ".log") || strings.HasSuffix(name, witnessName)
+}
 
 // failed reports whether there is an error, and latches for it.
 func (d *disk) failed(err error) bool {
