@@ -93,6 +93,8 @@ type DB struct {
 	cache   stmtCache
 	journal *journal.Journal
 	latched atomic.Pointer[error]
+	closing sync.Once
+	closed  error // what Close returns
 
 	mu   sync.Mutex // of head and news
 	head freehold.Mark
@@ -254,7 +256,8 @@ func (db *DB) Keeper(tx sqldb.Tx) follow.Keeper { return keeper{tx.(*transaction
 func (db *DB) Close() error {
 	db.queue.Close()
 	<-db.queue.Done()
-	return db.release()
+	db.closing.Do(func() { db.closed = db.release() })
+	return db.closed
 }
 
 func (db *DB) release() error {
