@@ -50,6 +50,7 @@ func (s suite[T]) dense(t *testing.T, db DB[T]) {
 		reading.Go(func() { results[r] = chase(t, db, page, done) })
 	}
 	reading.Wait()
+	writing.Wait()
 	_, head, err := db.Journal().Bounds(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -198,6 +199,7 @@ func (s suite[T]) adjacent(t *testing.T, db DB[T]) {
 	done, cancel := context.WithCancel(t.Context())
 	go func() { all.Wait(); cancel() }()
 	rs := chase(t, db, 7, done)
+	all.Wait()
 	if len(rs) != 8*(5*(1+2+3+4)) {
 		t.Fatalf("%d events, want %d", len(rs), 8*5*10)
 	}

@@ -31,6 +31,7 @@ type service struct {
 	*orderd.Server
 	t    *testing.T
 	cfg  orderd.Config
+	url  string
 	inv  *memory.DB
 	bill *memory.DB
 	stop func()
@@ -73,6 +74,7 @@ func (s *service) start() {
 	if s.Server, err = orderd.New(s.t.Context(), s.cfg); err != nil {
 		s.t.Fatal(err)
 	}
+	s.url = s.URL()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 3)
 	go func() { ended <- s.Run(ctx) }()
@@ -94,7 +96,7 @@ func (s *service) follow(name string, db *memory.DB, routes ...follow.Route[kv.T
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	orders, err := inbox.Remote(event.SourceOrder, s.URL()+"/feed", types, &inbox.Options{Token: s.cfg.Token, Log: quiet})
+	orders, err := inbox.Remote(event.SourceOrder, s.url+"/feed", types, &inbox.Options{Token: s.cfg.Token, Log: quiet})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -168,7 +170,7 @@ type answer struct {
 // call sends a request. headers are name, value, …
 func (s *service) call(method, path, body string, headers ...string) answer {
 	s.t.Helper()
-	req, err := http.NewRequestWithContext(s.t.Context(), method, s.URL()+path, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
 	}

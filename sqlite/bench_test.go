@@ -1,0 +1,453 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/journal"
+	"github.com/freehold-go/freehold/journal/journaltest"
+	"github.com/freehold-go/freehold/sqldb"
+	"github.com/freehold-go/freehold/sqlite"
+)
+
+// payload makes an event of about 230 stored bytes beside the chain.
+var payload = strings.Repeat("a little text. ", 8)
+
+func openBench(b *testing.B, opts *sqlite.Options) *sqlite.DB {
+	b.Helper()
+	if opts == nil {
+		opts = &sqlite.Options{}
+	}
+	opts.Log = slog.New(slog.DiscardHandler)
+	db, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "bench.db"), "test", journaltest.Types(b), opts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	return db
+}
+
+// stream is the nth stream: random-looking, as ids of orders are.
+func stream(n int64) freehold.StreamID {
+	h := uint64(n) * 0x9e3779b97f4a7c15
+	return freehold.StreamID(fmt.Sprintf("order-%08x-%04x-5%03x-8%03x-%012x", uint32(h>>32), uint16(h>>16), uint16(h)&0xfff, uint16(h>>52)&0xfff, uint64(n)*0x9e3779b97f&0xffffffffffff))
+}
+
+func one(n int64) freehold.Write {
+	return freehold.Write{Stream: stream(n), Expect: freehold.NoStream, Events: []freehold.Event{journaltest.Happened{N: int(n), Text: payload}}}
+}
+
+func rate(b *testing.B, what string) {
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), what+"/s")
+}
+
+// callers runs fn from 64 goroutines.
+func callers(b *testing.B, fn func(n int64) error) {
+	var n atomic.Int64
+	b.SetParallelism(32) // times GOMAXPROCS 2
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			if err := fn(n.Add(1)); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}
+
+func BenchmarkAppend(b *testing.B) {
+	db := openBench(b, nil)
+	callers(b, func(n int64) error {
+		_, err := db.Append(context.Background(), one(n))
+		return err
+	})
+	rate(b, "events")
+}
+
+func BenchmarkAppendInClosure(b *testing.B) {
+	db := openBench(b, nil)
+	callers(b, func(n int64) error {
+		_, err := db.Update(context.Background(), func(ctx context.Context, tx sqldb.Tx) error {
+			_, err := tx.Append(ctx, stream(n), freehold.NoStream, journaltest.Happened{N: int(n), Text: payload})
+			return err
+		})
+		return err
+	})
+	rate(b, "events")
+}
+
+// BenchmarkStatements is what domain statements cost inside one closure.
+func BenchmarkStatements(b *testing.B) {
+	db := openBench(b, &sqlite.Options{Migrations: tables})
+	in := func(b *testing.B, fn func(ctx context.Context, tx sqldb.Tx, i int) error) {
+		b.ReportAllocs()
+		for n := 0; n < b.N; n += 1000 {
+			_, err := db.Update(b.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+				for i := range min(1000, b.N-n) {
+					if err := fn(ctx, tx, n+i); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	const id = "6b2f0a4e-0000-5000-8000-"
+	b.Run("upsert", func(b *testing.B) {
+		in(b, func(ctx context.Context, tx sqldb.Tx, i int) error {
+			_, err := tx.ExecContext(ctx, `INSERT INTO state (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value`, id+strconv.Itoa(i%5000), "a value")
+			return err
+		})
+	})
+	b.Run("queryrow", func(b *testing.B) {
+		in(b, func(ctx context.Context, tx sqldb.Tx, i int) error {
+			var v string
+			return tx.QueryRowContext(ctx, `SELECT value FROM state WHERE key = $1`, id+strconv.Itoa(i%50)).Scan(&v)
+		})
+	})
+	b.Run("query", func(b *testing.B) {
+		in(b, func(ctx context.Context, tx sqldb.Tx, i int) error {
+			rows, err := tx.QueryContext(ctx, `SELECT key, value FROM state WHERE key >= $1 ORDER BY key LIMIT 3`, id+strconv.Itoa(i%50))
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			for rows.Next() {
+				var k, v string
+				if err := rows.Scan(&k, &v); err != nil {
+					return err
+				}
+			}
+			return rows.Err()
+		})
+	})
+}
+
+// raw is the driver with the engine's own schema and settings, and rows made
+// beforehand.
+type raw struct {
+	conn          *sql.Conn
+	begin, commit *sql.Stmt
+	stream, event *sql.Stmt
+	n             int64
+}
+
+const eventColumns = `position, stream, version, stream_name, id, type, schema, time, incarnation, flags, meta, payload, nonce, digest, chain`
+
+func openRaw(b *testing.B) *raw {
+	b.Helper()
+	path := filepath.Join(b.TempDir(), "raw.db")
+	db, err := sqlite.Open(b.Context(), path, "test", journaltest.Types(b), nil) // for the schema
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		b.Fatal(err)
+	}
+	pool, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=wal_autocheckpoint(4000)&_pragma=cache_size(-16384)")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { pool.Close() })
+	conn, err := pool.Conn(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { conn.Close() })
+	prepare := func(query string) *sql.Stmt {
+		st, err := conn.PrepareContext(context.Background(), query)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return st
+	}
+	return &raw{conn: conn, begin: prepare("BEGIN IMMEDIATE"), commit: prepare("COMMIT"),
+		stream: prepare("INSERT INTO freehold_stream (id, name) VALUES (?, ?)"),
+		event:  prepare("INSERT INTO freehold_event (" + eventColumns + ") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")}
+}
+
+var bytes32 = make([]byte, 32)
+
+// insert writes batch rows in one transaction, or in one each if batch is 1.
+func (r *raw) insert(batch int) error {
+	ctx := context.Background()
+	do := func(st *sql.Stmt, args ...any) error { _, err := st.ExecContext(ctx, args...); return err }
+	if batch > 1 {
+		if err := do(r.begin); err != nil {
+			return err
+		}
+	}
+	for range batch {
+		r.n++
+		name := string(stream(r.n))
+		if batch == 1 {
+			if err := do(r.begin); err != nil {
+				return err
+			}
+		}
+		if err := do(r.stream, r.n, name); err != nil {
+			return err
+		}
+		if err := do(r.event, r.n, r.n, int64(1), name, "0190163d8694739b93e1b9e2c4b1c8a0-0", "test.happened", int64(2), int64(1700000000123456), "00112233445566ff", int64(2), "",
+			`{"n":1000,"text":"`+payload+`"}`, bytes32[:16], bytes32, bytes32); err != nil {
+			return err
+		}
+		if batch == 1 {
+			if err := do(r.commit); err != nil {
+				return err
+			}
+		}
+	}
+	if batch > 1 {
+		return do(r.commit)
+	}
+	return nil
+}
+
+// BenchmarkRatio lets the raw driver and the engine take turns of a third of a
+// second, so that all meet the same disk and the same neighbours.
+func BenchmarkRatio(b *testing.B) {
+	type contender struct {
+		name string
+		n    int64
+		cpu  time.Duration
+		turn func(end time.Time) (int64, error)
+	}
+	var all []*contender
+	for _, batch := range []int{1, 64, 256, 1024} {
+		r := openRaw(b)
+		all = append(all, &contender{name: "raw" + strconv.Itoa(batch), turn: func(end time.Time) (n int64, err error) {
+			for time.Now().Before(end) {
+				if err := r.insert(batch); err != nil {
+					return n, err
+				}
+				n += int64(batch)
+			}
+			return n, nil
+		}})
+	}
+	db := openBench(b, nil)
+	var next atomic.Int64
+	all = append(all, &contender{name: "engine", turn: func(end time.Time) (int64, error) {
+		before := next.Load()
+		var group sync.WaitGroup
+		var failed atomic.Pointer[error]
+		for range 64 {
+			group.Go(func() {
+				for time.Now().Before(end) {
+					if _, err := db.Append(context.Background(), one(next.Add(1))); err != nil {
+						failed.Store(&err)
+						return
+					}
+				}
+			})
+		}
+		group.Wait()
+		if err := failed.Load(); err != nil {
+			return 0, *err
+		}
+		return next.Load() - before, nil
+	}})
+	var took = map[string]time.Duration{}
+	for b.Loop() {
+		for _, c := range all {
+			begun, cpu := time.Now(), used()
+			n, err := c.turn(begun.Add(time.Second / 3))
+			if err != nil {
+				b.Fatal(err)
+			}
+			took[c.name] += time.Since(begun)
+			c.n += n
+			c.cpu += used() - cpu
+		}
+	}
+	rates := map[string]float64{}
+	for _, c := range all {
+		rates[c.name] = float64(c.n) / took[c.name].Seconds()
+		b.ReportMetric(rates[c.name], c.name+"/s")
+		b.ReportMetric(float64(c.cpu.Nanoseconds())/1e3/float64(c.n), c.name+"-µscpu")
+	}
+	b.ReportMetric(rates["engine"]/rates["raw1"], "x-autocommit")
+	for _, batch := range []string{"64", "256", "1024"} {
+		b.ReportMetric(100*rates["engine"]/rates["raw"+batch], "%of-raw"+batch)
+	}
+}
+
+// used is the processor time of the process so far.
+func used() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // cannot fail for the own process
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// fill appends events, several to a stream, without waiting for the disk.
+func fill(b *testing.B, db *sqlite.DB, events int) {
+	b.Helper()
+	for n := 0; n < events; {
+		var writes []freehold.Write
+		for range 250 {
+			w := freehold.Write{Stream: stream(int64(-n - 1)), Expect: freehold.NoStream}
+			for range 4 {
+				w.Events = append(w.Events, journaltest.Happened{N: n, Text: payload})
+				n++
+			}
+			writes = append(writes, w)
+		}
+		if _, err := db.Append(b.Context(), writes...); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkScan reads the journal: with the bare driver, as the journal reads it,
+// and through a follower that does nothing.
+func BenchmarkScan(b *testing.B) {
+	dir := b.TempDir()
+	path := filepath.Join(dir, "scan.db")
+	db, err := sqlite.Open(b.Context(), path, "test", journaltest.Types(b), &sqlite.Options{Relaxed: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	const events = 200_000
+	fill(b, db, events)
+	pool, err := sql.Open("sqlite", "file:"+path+"?_pragma=cache_size(-16384)")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer pool.Close()
+	_, head, err := db.Journal().Bounds(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	var rawTook, journalTook, followTook time.Duration
+	for b.Loop() {
+		begun := time.Now()
+		rows, err := pool.Query(`SELECT ` + eventColumns + ` FROM freehold_event ORDER BY position`)
+		if err != nil {
+			b.Fatal(err)
+		}
+		n := 0
+		for rows.Next() {
+			var position, stream, version, schema, micros, flags int64
+			var name, id, typ, incarnation, meta string
+			var payload, nonce, digest, chain []byte
+			if err := rows.Scan(&position, &stream, &version, &name, &id, &typ, &schema, &micros, &incarnation, &flags, &meta, &payload, &nonce, &digest, &chain); err != nil {
+				b.Fatal(err)
+			}
+			n++
+		}
+		rows.Close()
+		if n != events {
+			b.Fatalf("%d rows", n)
+		}
+		rawTook += time.Since(begun)
+
+		begun = time.Now()
+		for at := (freehold.Mark{Source: "test"}); at.Position < head.Position; {
+			rs, err := db.Journal().Read(b.Context(), at, 256)
+			if err != nil {
+				b.Fatal(err)
+			}
+			at = rs[len(rs)-1].At
+		}
+		journalTook += time.Since(begun)
+
+		begun = time.Now()
+		ctx, stop := context.WithCancel(b.Context())
+		f := follow.Observe("nothing", []follow.Source{db.Journal()}, func(_ context.Context, rs []freehold.Recorded) error {
+			if rs[len(rs)-1].At.Position == head.Position {
+				stop()
+			}
+			return nil
+		})
+		if err := f.Run(ctx); err != nil {
+			b.Fatal(err)
+		}
+		followTook += time.Since(begun)
+		stop()
+	}
+	n := float64(events * b.N)
+	b.ReportMetric(n/rawTook.Seconds(), "raw/s")
+	b.ReportMetric(n/journalTook.Seconds(), "journal/s")
+	b.ReportMetric(n/followTook.Seconds(), "follow/s")
+	b.ReportMetric(100*rawTook.Seconds()/followTook.Seconds(), "%follow-of-raw")
+}
+
+// BenchmarkHistory lets an empty journal and one with many events take turns.
+func BenchmarkHistory(b *testing.B) {
+	empty := openBench(b, nil)
+	path := filepath.Join(b.TempDir(), "long.db")
+	opts := &sqlite.Options{Relaxed: true, Log: slog.New(slog.DiscardHandler)}
+	full, err := sqlite.Open(b.Context(), path, "test", journaltest.Types(b), opts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	fill(b, full, 1_000_000)
+	if err := full.Close(); err != nil {
+		b.Fatal(err)
+	}
+	opts.Relaxed = false
+	if full, err = sqlite.Open(b.Context(), path, "test", journaltest.Types(b), opts); err != nil {
+		b.Fatal(err)
+	}
+	defer full.Close()
+	var rates [2][2]float64 // new streams, one of 200 known streams
+	var next atomic.Int64
+	turns := 0
+	for b.Loop() {
+		turns++
+		for kind := range 2 {
+			for i, db := range []*sqlite.DB{empty, full} {
+				var count atomic.Int64
+				begun := time.Now()
+				var group sync.WaitGroup
+				for range 64 {
+					group.Go(func() {
+						for time.Since(begun) < time.Second/3 {
+							w := one(next.Add(1))
+							if kind == 1 {
+								w.Stream, w.Expect = stream(-next.Load()%200*4-1), freehold.Any
+							}
+							if _, err := db.Append(context.Background(), w); err != nil {
+								b.Error(err)
+								return
+							}
+							count.Add(1)
+						}
+					})
+				}
+				group.Wait()
+				rates[kind][i] += float64(count.Load()) / time.Since(begun).Seconds()
+			}
+		}
+	}
+	for kind, name := range []string{"new", "known"} {
+		b.ReportMetric(rates[kind][0]/float64(turns), name+"-empty/s")
+		b.ReportMetric(rates[kind][1]/float64(turns), name+"-1M/s")
+		b.ReportMetric(100*rates[kind][1]/rates[kind][0], "%"+name)
+	}
+}
+
+var _ = journal.NewID
