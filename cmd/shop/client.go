@@ -12,6 +12,11 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/inbox"
+	"github.com/freehold-go/freehold/shop/event"
 )
 
 // client speaks to a running shop's public interfaces.
@@ -19,10 +24,36 @@ type client struct {
 	urls  urls
 	token string
 	http  *http.Client
+	local []follow.Source // journals of services that run in this process
 }
 
 func newClient(u urls, token string) *client {
-	return &client{u, token, &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute}}}
+	return &client{urls: u, token: token, http: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute}}}
+}
+
+// sources are the journals of Order and Inventory, to watch them: read where they
+// are if the services run in this process, and from their feeds otherwise.
+func (c *client) sources() ([]follow.Source, error) {
+	if c.local != nil {
+		return c.local, nil
+	}
+	var all []follow.Source
+	for _, j := range []struct {
+		name  freehold.Source
+		url   string
+		types func() (*freehold.Catalog, error)
+	}{{event.SourceOrder, c.urls.Order, event.OrderTypes}, {event.SourceInventory, c.urls.Inventory, event.InventoryTypes}} {
+		types, err := j.types()
+		if err != nil {
+			return nil, err
+		}
+		source, err := inbox.Remote(j.name, feedOf(j.url), types, &inbox.Options{Token: c.token})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, source)
+	}
+	return all, nil
 }
 
 // dial finds the services of a running shop: from the data directory of one on
@@ -97,9 +128,12 @@ func (c *client) get(ctx context.Context, address string, out any) error {
 }
 
 func (c *client) post(ctx context.Context, address string, body, out any) error {
-	raw, err := json.Marshal(body)
-	if err != nil {
-		return err
+	raw, ready := body.(json.RawMessage)
+	if !ready {
+		var err error
+		if raw, err = json.Marshal(body); err != nil {
+			return err
+		}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(raw))
 	if err != nil {

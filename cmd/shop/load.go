@@ -19,8 +19,6 @@ import (
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
-	"github.com/freehold-go/freehold/inbox"
-	"github.com/freehold-go/freehold/shop/event"
 	"github.com/freehold-go/freehold/shop/web"
 )
 
@@ -212,27 +210,17 @@ func (g *generator) stockUp(ctx context.Context) error {
 // watch follows the journals of Order and Inventory, to see checkouts end and
 // orders take effect.
 func (g *generator) watch(ctx context.Context, all *sync.WaitGroup) error {
-	for _, j := range []struct {
-		name  freehold.Source
-		url   string
-		types func() (*freehold.Catalog, error)
-	}{{event.SourceOrder, g.c.urls.Order, event.OrderTypes}, {event.SourceInventory, g.c.urls.Inventory, event.InventoryTypes}} {
-		types, err := j.types()
-		if err != nil {
-			return err
-		}
-		source, err := inbox.Remote(j.name, j.url+"/feed", types, &inbox.Options{Token: g.c.token})
-		if err != nil {
-			return err
-		}
-		f := follow.Observe("load", []follow.Source{source}, g.seen)
-		all.Go(func() { _ = f.Run(ctx) })
-		for f.Status(ctx)[0].State != follow.Running {
-			select {
-			case <-time.After(5 * time.Millisecond):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+	sources, err := g.c.sources()
+	if err != nil {
+		return err
+	}
+	f := follow.Observe("load", sources, g.seen)
+	all.Go(func() { _ = f.Run(ctx) })
+	for slices.ContainsFunc(f.Status(ctx), func(st follow.Status) bool { return st.State != follow.Running }) {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 	return nil

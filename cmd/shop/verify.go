@@ -46,12 +46,14 @@ func (t target) with(ctx context.Context, cfg shopConfig, fn func(ctx context.Co
 	if err != nil {
 		return err
 	}
+	c := newClient(s.urls, s.token)
+	c.local = []follow.Source{s.order.Journal(), s.inventory.Journal()}
 	running, stop := context.WithCancel(ctx)
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.run(running) }()
 	working, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
-	go func() { done <- fn(working, newClient(s.urls, s.token)) }()
+	go func() { done <- fn(working, c) }()
 	select {
 	case err = <-done:
 		cancel()
