@@ -45,6 +45,8 @@ type Source struct {
 	head    freehold.Mark       // the highest place heard of
 	suspect bool                // something does not fit: the feed decides
 	heard   time.Time           // last sign of the source
+	whole   freehold.Position   // where the window's last whole transaction ends
+	moved   time.Time           // when whole last moved, or head went beyond it
 	news    chan struct{}       // closed and replaced at any of these changes
 }
 
@@ -95,21 +97,19 @@ func (s *Source) Bounds(ctx context.Context) (first, head freehold.Mark, err err
 }
 
 // Read returns events behind the mark: those that the broker has delivered if they
-// continue it, or else the feed's.
+// continue it, or else the feed's. What the broker is about to deliver is not asked
+// for: then it returns none, and Wait waits for it.
 func (s *Source) Read(ctx context.Context, after freehold.Mark, limit int) ([]freehold.Recorded, error) {
 	s.mu.Lock()
 	suspect := s.suspect
 	if !suspect {
-		if rs := s.buffered(after, limit); len(rs) > 0 {
+		rs := s.buffered(after, limit)
+		if len(rs) > 0 || s.expects(after) > 0 || s.head.Position == after.Position && s.head.Chain == after.Chain {
 			s.mu.Unlock()
 			return rs, nil
 		}
 	}
-	atHead := !suspect && s.head.Position == after.Position && s.head.Chain == after.Chain
 	s.mu.Unlock()
-	if atHead {
-		return nil, nil
-	}
 	a, err := s.ask(ctx, after, limit, 0)
 	if err != nil {
 		return nil, err
@@ -120,6 +120,19 @@ func (s *Source) Read(ctx context.Context, after freehold.Mark, limit int) ([]fr
 		s.mu.Unlock()
 	}
 	return a.events, nil
+}
+
+// delivery is how long the broker may take to deliver what the source is known to
+// have, before the feed is asked for it.
+const delivery = 250 * time.Millisecond
+
+// expects returns for how long the broker is still given to deliver what stands
+// behind the mark: 0 if the mark is not where the window ends.
+func (s *Source) expects(after freehold.Mark) time.Duration {
+	if s.whole == 0 || s.whole != after.Position || s.head.Position <= after.Position {
+		return 0
+	}
+	return max(0, delivery-time.Since(s.moved))
 }
 
 // buffered returns events of the window that continue the mark, up to a
@@ -155,7 +168,8 @@ func (s *Source) Wait(ctx context.Context, after freehold.Mark) error {
 	defer timer.Stop()
 	for {
 		s.mu.Lock()
-		ready, news, quiet := s.suspect || s.head.Position > after.Position, s.news, time.Since(s.heard)
+		expected := s.expects(after)
+		ready, news, quiet := s.suspect || s.head.Position > after.Position && expected == 0, s.news, time.Since(s.heard)
 		s.mu.Unlock()
 		if ready {
 			return nil
@@ -164,7 +178,11 @@ func (s *Source) Wait(ctx context.Context, after freehold.Mark) error {
 			_, err := s.ask(ctx, after, 0, 0)
 			return err
 		}
-		timer.Reset(s.opts.Silence - quiet)
+		pause := s.opts.Silence - quiet
+		if expected > 0 {
+			pause = min(pause, expected)
+		}
+		timer.Reset(pause)
 		select {
 		case <-news:
 		case <-timer.C:
@@ -225,14 +243,17 @@ func (s *Source) take(_ context.Context, events []freehold.Recorded) error {
 			continue
 		case n > 0 && !journal.Follows(s.window[n-1].At, r):
 			s.suspect = s.suspect || r.At.Position == s.window[n-1].At.Position+1
-			s.window = s.window[:0:0]
+			s.window, s.whole = s.window[:0:0], 0
 		}
 		one := events[i : i+1]
 		s.types.Bind(one)
 		s.window = append(s.window, one[0])
+		if r.Last {
+			s.whole, s.moved = r.At.Position, time.Now()
+		}
 	}
 	if over := len(s.window) - s.opts.Window; over > s.opts.Window/2 {
-		s.window = append([]freehold.Recorded(nil), s.window[over:]...)
+		s.window = append(make([]freehold.Recorded, 0, 2*s.opts.Window), s.window[over:]...)
 	}
 	if n := len(s.window); n > 0 && s.window[n-1].At.Position > s.head.Position {
 		s.head = s.window[n-1].At
@@ -255,6 +276,9 @@ func (s *Source) announced(h transport.Head) {
 		s.suspect = true
 	}
 	if h.Position > s.head.Position {
+		if s.head.Position <= s.whole {
+			s.moved = time.Now() // from now on something is missing
+		}
 		s.head = h.Mark
 	}
 	s.signal()
