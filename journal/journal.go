@@ -47,12 +47,27 @@ type Incarnation struct {
 
 // Journal reads a service's log. It is safe for concurrent use.
 type Journal struct {
-	store Store
-	types *freehold.Catalog
+	store  Store
+	types  *freehold.Catalog
+	recent recent
 }
 
 // New returns the journal over a store; engines call it from Open.
-func New(store Store, types *freehold.Catalog) *Journal { return &Journal{store, types} }
+func New(store Store, types *freehold.Catalog) *Journal { return &Journal{store: store, types: types} }
+
+// Remember keeps copies of events that an engine has just made durable, so that
+// Read need not read them back. Engines call it with all that they commit, in
+// order, before they let readers know; one that does not is read from its store.
+func (j *Journal) Remember(events []freehold.Recorded) { j.recent.add(events) }
+
+// Remembered returns the events of a stream behind a version up to another, which
+// an engine's transaction reads, if the journal remembers them all.
+func (j *Journal) Remembered(s freehold.StreamID, after, upto freehold.Version) ([]freehold.Recorded, bool) {
+	return j.recent.stream(s, after, upto)
+}
+
+// Forget drops what Remember has kept; engines call it when they close.
+func (j *Journal) Forget() { j.recent.clear() }
 
 // Name is the journal's source name.
 func (j *Journal) Name() freehold.Source { return j.store.Source() }
@@ -86,9 +101,12 @@ func (j *Journal) Streams(ctx context.Context, after freehold.StreamID, limit in
 // checked here: the reader checks the first event against it (see [Follows]).
 func (j *Journal) Read(ctx context.Context, after freehold.Mark, limit int) ([]freehold.Recorded, error) {
 	for limit = max(limit, 1); ; limit *= 2 {
-		rs, err := j.store.Read(ctx, after.Position, limit)
-		if err != nil {
-			return nil, fmt.Errorf("read %s behind %d: %w", j.Name(), after.Position, err)
+		rs := j.recent.read(after.Position, limit)
+		if rs == nil {
+			var err error
+			if rs, err = j.store.Read(ctx, after.Position, limit); err != nil {
+				return nil, fmt.Errorf("read %s behind %d: %w", j.Name(), after.Position, err)
+			}
 		}
 		n := len(rs)
 		for n > 0 && !rs[n-1].Last {

@@ -255,6 +255,7 @@ func (db *DB) commit(b *lib.Batch, a appends, err error) {
 		return
 	}
 	fault.Point("pebble.commit.after")
+	db.flight.events = append(db.flight.events, db.tail.Pending(journal.Save{})...)
 	db.tail.Committed()
 	db.flight.batches = append(db.flight.batches, b)
 }

@@ -257,6 +257,7 @@ func (db *DB) Close() error {
 	if v == nil {
 		return nil // closed before
 	}
+	db.journal.Forget()
 	db.readers.Wait()
 	snapshots := db.spent
 	if !slices.Contains(snapshots, v.snapshot) { // a View may have outlived the line above

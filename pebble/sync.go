@@ -30,6 +30,7 @@ type outcome struct {
 type flight struct {
 	outcomes []outcome
 	batches  []*lib.Batch
+	events   []freehold.Recorded
 	view     *view // the state behind it; nil where nothing was written
 }
 
@@ -100,6 +101,7 @@ func (db *DB) awaitSyncs() {
 				continue
 			}
 			fault.Point("pebble.sync.after")
+			db.journal.Remember(f.events)
 			if f.view != nil {
 				db.publish(f.view)
 				if !db.relaxed && f.view.head.Position != noted {

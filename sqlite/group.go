@@ -115,6 +115,9 @@ func (db *DB) commitTogether(group []*writer.Job[*job]) (done bool) {
 		db.answer(group, outcomes)
 	}
 	err := db.flush(db.tail.Pending(whole))
+	if err == nil {
+		err = db.storeKept()
+	}
 	fault.Point("sqlite.commit.before")
 	if hook := db.commitHook.Load(); err == nil && hook != nil {
 		err = (*hook)()
@@ -144,6 +147,8 @@ func (db *DB) commitTogether(group []*writer.Job[*job]) (done bool) {
 	}
 	fault.Point("sqlite.commit.after")
 	db.streams.committed()
+	db.kept.done()
+	db.journal.Remember(db.tail.Pending(journal.Save{}))
 	db.tail.Committed()
 	db.advance(db.tail.Head())
 	if !mutant.AckBeforeCommit {
@@ -155,7 +160,7 @@ func (db *DB) commitTogether(group []*writer.Job[*job]) (done bool) {
 // run executes one job and leaves nothing of it if it fails. errVoid means that
 // the group's transaction does not stand any more.
 func (db *DB) run(j *writer.Job[*job], alone bool) error {
-	save := db.tail.Save()
+	save, kept := db.tail.Save(), db.kept.save()
 	w := j.Work
 	if !j.Closure() {
 		for i, write := range w.writes {
@@ -186,6 +191,7 @@ func (db *DB) run(j *writer.Job[*job], alone bool) error {
 	}
 	if err != nil {
 		db.tail.Rollback(save)
+		db.kept.rollback(kept)
 		if alone {
 			return err
 		}
@@ -214,6 +220,7 @@ func (db *DB) voidFor(err error) error {
 func (db *DB) abandon(whole journal.Save) {
 	_ = db.exec("ROLLBACK") // fails if the transaction is over already
 	db.tail.Rollback(whole)
+	db.kept.rollback(0)
 	db.streams.rolledBack()
 }
 

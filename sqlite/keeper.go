@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -70,6 +71,32 @@ func (k keeper) Marks(ctx context.Context) ([]follow.Place, error) {
 }
 
 func (k keeper) Get(ctx context.Context, space, key string) (value []byte, found bool, err error) {
+	if !k.tx.writer {
+		return k.stored(ctx, space, key)
+	}
+	end, err := k.tx.begin()
+	if err != nil {
+		return nil, false, err
+	}
+	id := keptKey{space, key}
+	v, known := k.tx.db.kept.get(id)
+	end()
+	if known {
+		return bytes.Clone(v.value), v.found, nil
+	}
+	if value, found, err = k.stored(ctx, space, key); err != nil {
+		return nil, false, err
+	}
+	if end, err = k.tx.begin(); err != nil {
+		return nil, false, err
+	}
+	defer end()
+	k.tx.db.kept.learn(id, keptValue{value: bytes.Clone(value), found: found})
+	return value, found, nil
+}
+
+// stored reads the table.
+func (k keeper) stored(ctx context.Context, space, key string) (value []byte, found bool, err error) {
 	err = k.tx.QueryRowContext(ctx, `SELECT value FROM freehold_keep WHERE space = $1 AND key = $2`, space, key).Scan(&value)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, false, nil
@@ -77,22 +104,46 @@ func (k keeper) Get(ctx context.Context, space, key string) (value []byte, found
 	return value, err == nil, err
 }
 
-func (k keeper) Put(ctx context.Context, space, key string, value []byte) error {
-	if value == nil {
-		value = []byte{}
-	}
-	_, err := k.tx.ExecContext(ctx, `INSERT INTO freehold_keep (space, key, value) VALUES ($1, $2, $3)
-		ON CONFLICT (space, key) DO UPDATE SET value = excluded.value`, space, key, value)
-	return err
+func (k keeper) Put(_ context.Context, space, key string, value []byte) error {
+	return k.change(space, key, value, true)
 }
 
-func (k keeper) Delete(ctx context.Context, space, key string) error {
-	_, err := k.tx.ExecContext(ctx, `DELETE FROM freehold_keep WHERE space = $1 AND key = $2`, space, key)
-	return err
+func (k keeper) Delete(_ context.Context, space, key string) error {
+	return k.change(space, key, nil, false)
+}
+
+func (k keeper) change(space, key string, value []byte, found bool) error {
+	end, err := k.tx.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	if !k.tx.writer {
+		return freehold.ErrReadOnlyTx
+	}
+	k.tx.db.kept.put(keptKey{space, key}, value, found)
+	return nil
 }
 
 // Scan reads in pages, so that no statement stays open while the caller works.
 func (k keeper) Scan(ctx context.Context, space, from string) iter.Seq2[kv.Item, error] {
+	stored := k.scanStored(ctx, space, from)
+	if !k.tx.writer {
+		return stored
+	}
+	return func(yield func(kv.Item, error) bool) {
+		end, err := k.tx.begin()
+		if err != nil {
+			yield(kv.Item{}, err)
+			return
+		}
+		pending, found := k.tx.db.kept.of(space, from)
+		end()
+		over(pending, found, stored)(yield)
+	}
+}
+
+func (k keeper) scanStored(ctx context.Context, space, from string) iter.Seq2[kv.Item, error] {
 	return func(yield func(kv.Item, error) bool) {
 		const size = 256
 		for first := true; ; first = false {

@@ -89,6 +89,7 @@ type DB struct {
 	read    *sql.DB
 	tail    *journal.Tail
 	streams streamIDs
+	kept    kept
 	readers readerPool
 	cache   stmtCache
 	journal *journal.Journal
@@ -128,7 +129,7 @@ func Open(ctx context.Context, path string, name freehold.Source, types *freehol
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
-	db := &DB{path: path, name: name, types: types, log: opts.Log, news: make(chan struct{})}
+	db := &DB{path: path, name: name, types: types, log: opts.Log, news: make(chan struct{}), kept: newKept()}
 	db.queue = writer.New[*job](writer.Options{Warn: opts.Warn, Cancel: opts.Cancel, Log: opts.Log})
 	if err := db.open(ctx, opts); err != nil {
 		return nil, errors.Join(err, db.release())
@@ -262,6 +263,9 @@ func (db *DB) Close() error {
 
 func (db *DB) release() error {
 	var errs []error
+	if db.journal != nil {
+		db.journal.Forget()
+	}
 	if db.read != nil {
 		db.readers.close()
 		errs = append(errs, db.read.Close())

@@ -89,10 +89,13 @@ func (db *DB) streamID(r *freehold.Recorded) (id int64, fresh bool, err error) {
 
 const eventColumns = `position, stream, version, stream_name, id, type, schema, time, incarnation, flags, meta, payload, nonce, digest, chain`
 
-// Statements insert many rows at once: a row costs a third of a statement's.
+// Statements insert many rows at once: a row costs a third of a statement's. A row
+// that cannot be inserted, which only damage makes, ends the transaction: SQLite
+// then need not keep what a statement's pages were before it.
 var (
-	insertEvents  = []insert{newInsert("INSERT INTO freehold_event ("+eventColumns+") VALUES ", 15, 16), newInsert("INSERT INTO freehold_event ("+eventColumns+") VALUES ", 15, 1)}
-	insertStreams = []insert{newInsert("INSERT INTO freehold_stream (id, name) VALUES ", 2, 16), newInsert("INSERT INTO freehold_stream (id, name) VALUES ", 2, 1)}
+	insertEvents  = []insert{newInsert("INSERT OR ROLLBACK INTO freehold_event ("+eventColumns+") VALUES ", 15, 16), newInsert("INSERT OR ROLLBACK INTO freehold_event ("+eventColumns+") VALUES ", 15, 1)}
+	insertStreams = []insert{newInsert("INSERT OR ROLLBACK INTO freehold_stream (id, name) VALUES ", 2, 16), newInsert("INSERT OR ROLLBACK INTO freehold_stream (id, name) VALUES ", 2, 1)}
+	putKept       = []insert{newPut(16), newPut(1)}
 )
 
 // insert is a statement for a fixed number of rows.
@@ -104,6 +107,12 @@ type insert struct {
 func newInsert(head string, columns, rows int) insert {
 	row := "(" + strings.TrimSuffix(strings.Repeat("?,", columns), ",") + ")"
 	return insert{head + strings.TrimSuffix(strings.Repeat(row+",", rows), ","), rows}
+}
+
+func newPut(rows int) insert {
+	i := newInsert("INSERT INTO freehold_keep (space, key, value) VALUES ", 3, rows)
+	i.query += " ON CONFLICT (space, key) DO UPDATE SET value = excluded.value"
+	return i
 }
 
 // insertAll executes the statements over all values, largest first.

@@ -190,18 +190,30 @@ func (tx *transaction) stream(s freehold.StreamID, after freehold.Version) ([]fr
 		return nil, err
 	}
 	defer end()
-	rs, err := tx.db.readStream(tx.cache(), s, after, -1)
+	if !tx.writer {
+		rs, err := tx.db.readStream(tx.stmts, s, after, -1)
+		return rs, tx.note(err)
+	}
+	upto, err := tx.db.tail.Version(context.Background(), s)
 	if err != nil {
 		return nil, tx.note(err)
 	}
-	if tx.writer {
-		for _, r := range tx.db.tail.Pending(journal.Save{}) {
-			if r.Stream == s && r.Version > after {
-				rs = append(rs, r)
+	var pending []freehold.Recorded
+	for _, r := range tx.db.tail.Pending(journal.Save{}) {
+		if r.Stream == s {
+			upto = min(upto, r.Version-1)
+			if r.Version > after {
+				pending = append(pending, r)
 			}
 		}
 	}
-	return rs, nil
+	rs, ok := tx.db.journal.Remembered(s, after, upto)
+	if !ok {
+		if rs, err = tx.db.readStream(&tx.db.cache, s, after, -1); err != nil {
+			return nil, tx.note(err)
+		}
+	}
+	return append(rs, pending...), nil
 }
 
 func (tx *transaction) Lock(context.Context, ...string) error {

@@ -137,6 +137,7 @@ func Run[T freehold.Tx](t *testing.T, h Harness[T]) {
 			{"a transaction stands behind all that it had read", s.behindReads},
 			{"many streams and long transactions page whole", s.pages},
 			{"reading goes on from every position", s.resume},
+			{"what is read from memory is what was stored", s.remembered},
 			{"Wait wakes for a commit", s.wait},
 			{"Wait ends with its context and with the database", s.waitEnds},
 		}},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
@@ -364,5 +365,61 @@ func (s suite[T]) waitEnds(t *testing.T, _ DB[T]) {
 	}
 	if err := <-waiting; !errors.Is(err, freehold.ErrClosed) {
 		t.Errorf("wait in a database that closes: %v, want ErrClosed", err)
+	}
+}
+
+// remembered: followers that keep up read events that the journal remembers. They
+// get the same, to the byte and to the page, as those that read the store later.
+func (s suite[T]) remembered(t *testing.T, db DB[T]) {
+	ctx := freehold.WithMeta(t.Context(), freehold.Meta{Correlation: "c", Causation: "d", Tenant: "e", Actor: "f", TraceParent: "00-1"})
+	for i := range 40 {
+		_, err := db.Update(ctx, func(ctx context.Context, tx T) error {
+			if i%7 == 3 {
+				if _, err := tx.Append(ctx, freehold.Stream("lost", strconv.Itoa(i)), freehold.NoStream, happened(i)); err != nil {
+					return err
+				}
+				return errNo
+			}
+			for k := range i%5 + 1 {
+				if _, err := tx.Append(ctx, freehold.Stream("a", strconv.Itoa(k)), freehold.Any, happened(i), happened(k)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errNo) {
+			t.Fatal(err)
+		}
+		mustAppend(t, db, write(freehold.Stream("b", strconv.Itoa(i)), freehold.NoStream, happened(i)))
+	}
+	_, head, err := db.Journal().Bounds(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	type page struct{ after, limit int }
+	read := func() map[page][]freehold.Recorded {
+		all := map[page][]freehold.Recorded{}
+		for after := range int(head.Position) + 2 {
+			for _, limit := range []int{1, 2, 3, 50, 1000} {
+				rs, err := db.Journal().Read(t.Context(), freehold.Mark{Source: "test", Position: freehold.Position(after)}, limit)
+				if err != nil {
+					t.Fatal(err)
+				}
+				all[page{after, limit}] = rs
+			}
+		}
+		return all
+	}
+	live := read()
+	db.Journal().Forget()
+	for p, stored := range read() {
+		if len(live[p]) != len(stored) {
+			t.Fatalf("%d events behind %d with limit %d, %d when stored", len(live[p]), p.after, p.limit, len(stored))
+		}
+		for i := range stored {
+			if !reflect.DeepEqual(live[p][i], stored[i]) {
+				t.Fatalf("position %d: %+v, stored as %+v", stored[i].At.Position, live[p][i], stored[i])
+			}
+		}
 	}
 }

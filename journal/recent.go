@@ -1,0 +1,127 @@
+package journal
+
+import (
+	"sort"
+	"sync"
+
+	"github.com/freehold-go/freehold"
+)
+
+// recentBytes bounds what a journal keeps of its newest events. Followers that keep
+// up read them from here; the others read the store.
+const recentBytes = 8 << 20
+
+// recordBytes is about what an event takes beside its payload.
+const recordBytes = 512
+
+// recent holds the newest durable events, without a gap, as they were committed:
+// what many followers read a moment after the commit is read from the database by
+// none of them.
+type recent struct {
+	mu      sync.RWMutex
+	chunks  [][]freehold.Recorded // each a commit's; never empty, never changed
+	bytes   int
+	streams map[freehold.StreamID][]*freehold.Recorded // the events of each stream, in order
+}
+
+// add appends copies of events that stand behind those there are. Events that do
+// not are a new beginning.
+func (r *recent) add(events []freehold.Recorded) {
+	if len(events) == 0 {
+		return
+	}
+	chunk := append(make([]freehold.Recorded, 0, len(events)), events...)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := len(r.chunks); n > 0 {
+		last := r.chunks[n-1]
+		if last[len(last)-1].At.Position+1 != chunk[0].At.Position {
+			r.forget()
+		}
+	}
+	if r.streams == nil {
+		r.streams = map[freehold.StreamID][]*freehold.Recorded{}
+	}
+	r.chunks = append(r.chunks, chunk)
+	r.bytes += bytesOf(chunk)
+	for i := range chunk {
+		e := &chunk[i]
+		r.streams[e.Stream] = append(r.streams[e.Stream], e)
+	}
+	for len(r.chunks) > 1 && r.bytes > recentBytes {
+		oldest := r.chunks[0]
+		r.bytes -= bytesOf(oldest)
+		r.chunks[0] = nil
+		r.chunks = r.chunks[1:]
+		for i := range oldest {
+			if of := r.streams[oldest[i].Stream]; len(of) > 1 {
+				r.streams[oldest[i].Stream] = of[1:]
+			} else {
+				delete(r.streams, oldest[i].Stream)
+			}
+		}
+	}
+}
+
+// stream returns copies of a stream's events behind a version up to another, or
+// false if it does not hold them all.
+func (r *recent) stream(s freehold.StreamID, after, upto freehold.Version) ([]freehold.Recorded, bool) {
+	if after >= upto {
+		return nil, true
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	of := r.streams[s]
+	if len(of) == 0 || of[0].Version > after+1 || of[len(of)-1].Version < upto {
+		return nil, false
+	}
+	of = of[after+1-of[0].Version : upto+1-of[0].Version]
+	rs := make([]freehold.Recorded, len(of), len(of)+2)
+	for i, e := range of {
+		rs[i] = *e
+	}
+	return rs, true
+}
+
+// read returns copies of up to limit events behind a position, or none if it does
+// not hold the first of them.
+func (r *recent) read(after freehold.Position, limit int) []freehold.Recorded {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	i := sort.Search(len(r.chunks), func(i int) bool { c := r.chunks[i]; return c[len(c)-1].At.Position > after })
+	if i == len(r.chunks) || r.chunks[i][0].At.Position > after+1 {
+		return nil
+	}
+	skip := int(after + 1 - r.chunks[i][0].At.Position)
+	n := -skip
+	for _, c := range r.chunks[i:] {
+		if n += len(c); n >= limit {
+			break
+		}
+	}
+	rs := make([]freehold.Recorded, 0, min(n, limit))
+	for _, c := range r.chunks[i:] {
+		c = c[skip:]
+		skip = 0
+		rs = append(rs, c[:min(len(c), limit-len(rs))]...)
+		if len(rs) == limit {
+			break
+		}
+	}
+	return rs
+}
+
+func (r *recent) clear() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forget()
+}
+
+func (r *recent) forget() { r.chunks, r.bytes, r.streams = nil, 0, nil }
+
+func bytesOf(events []freehold.Recorded) (n int) {
+	for i := range events {
+		n += recordBytes + len(events[i].Raw)
+	}
+	return n
+}
