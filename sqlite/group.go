@@ -154,6 +154,7 @@ func (db *DB) commitTogether(group []*writer.Job[*job]) (done bool) {
 	if !mutant.AckBeforeCommit {
 		db.answer(group, outcomes)
 	}
+	db.checkpoints.committed(db)
 	return true
 }
 

@@ -90,6 +90,9 @@ type DB struct {
 	tail    *journal.Tail
 	streams streamIDs
 	kept    kept
+
+	checkpoints checkpointer
+
 	readers readerPool
 	cache   stmtCache
 	journal *journal.Journal
@@ -150,7 +153,7 @@ func (db *DB) open(ctx context.Context, opts Options) error {
 		synchronous = "OFF"
 	}
 	pragmas := []string{"journal_mode(WAL)", "synchronous(" + synchronous + ")", "busy_timeout(5000)", "foreign_keys(1)",
-		"wal_autocheckpoint(4000)", fmt.Sprintf("cache_size(-%d)", opts.CacheBytes>>10)}
+		"wal_autocheckpoint(0)", fmt.Sprintf("cache_size(-%d)", opts.CacheBytes>>10)}
 	var err error
 	if db.write, err = sql.Open("sqlite", dsn(db.path, pragmas)); err != nil {
 		return fmt.Errorf("sqlite: open %s: %w", db.path, err)
@@ -177,6 +180,11 @@ func (db *DB) open(ctx context.Context, opts Options) error {
 	if db.read, err = sql.Open("sqlite", dsn(db.path, append(pragmas, "query_only(1)"))); err != nil {
 		return fmt.Errorf("sqlite: open %s: %w", db.path, err)
 	}
+	beside, err := db.read.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("sqlite: open %s: %w", db.path, hint(err))
+	}
+	db.startCheckpoints(beside)
 	db.readers.slots = make(chan struct{}, opts.Readers)
 	db.journal = journal.New(store{db}, db.types)
 	return db.beginIncarnation(ctx)
@@ -267,6 +275,7 @@ func (db *DB) release() error {
 		db.journal.Forget()
 	}
 	if db.read != nil {
+		errs = append(errs, db.checkpoints.close())
 		db.readers.close()
 		errs = append(errs, db.read.Close())
 	}
