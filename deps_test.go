@@ -82,7 +82,7 @@ func TestImportRule(t *testing.T) {
 	}
 	for _, p := range packages(t) {
 		name, _ := short(p.ImportPath)
-		if strings.HasPrefix(name, "examples/") || strings.HasPrefix(name, "bench") {
+		if name == "examples" || strings.HasPrefix(name, "examples/") || strings.HasPrefix(name, "bench") {
 			continue
 		}
 		internal := strings.HasPrefix(name, "internal/")
