@@ -53,9 +53,11 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// Bus is a connection to NATS. It is safe for concurrent use.
+// Bus is a connection to NATS: in fact two, so that no acknowledgement waits behind
+// what is delivered to subscribers. It is safe for concurrent use.
 type Bus struct {
-	conn *nats.Conn
+	conn *nats.Conn // of publishers, and for questions
+	subs *nats.Conn // of subscribers
 	js   jetstream.JetStream
 	opts Options
 }
@@ -100,18 +102,23 @@ func Connect(ctx context.Context, url string, o *Options) (*Bus, error) {
 		return nil, err
 	}
 	var err error
-	if b.conn, err = nats.Connect(url, append(options, b.opts.Client...)...); err != nil {
+	options = append(options, b.opts.Client...)
+	if b.conn, err = nats.Connect(url, options...); err != nil {
+		return nil, fmt.Errorf("nats: connect to %s: %w", url, err)
+	}
+	if b.subs, err = nats.Connect(url, options...); err != nil {
+		b.conn.Close()
 		return nil, fmt.Errorf("nats: connect to %s: %w", url, err)
 	}
 	if b.js, err = jetstream.New(b.conn); err != nil {
-		b.conn.Close()
+		_ = b.Close() // there is nothing to lose
 		return nil, fmt.Errorf("nats: %w", err)
 	}
 	return b, nil
 }
 
-// Connected reports whether there is a connection now.
-func (b *Bus) Connected() bool { return b.conn.IsConnected() }
+// Connected reports whether both connections are up now.
+func (b *Bus) Connected() bool { return b.conn.IsConnected() && b.subs.IsConnected() }
 
 // Audit asks the server how it keeps a source's stream, in words.
 func (b *Bus) Audit(ctx context.Context, s freehold.Source) ([]string, error) {
@@ -128,6 +135,7 @@ func (b *Bus) Audit(ctx context.Context, s freehold.Source) ([]string, error) {
 // Close ends the connection. Publishers and subscriptions fail from then on.
 func (b *Bus) Close() error {
 	b.conn.Close()
+	b.subs.Close()
 	return nil
 }
 

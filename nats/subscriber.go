@@ -36,10 +36,10 @@ const (
 // Subscribe delivers the source's events behind a mark and its heads. While the
 // source has no stream it delivers heads only.
 func (s subscriber) Subscribe(ctx context.Context, source freehold.Source, after freehold.Mark, h transport.Handler) error {
-	status := s.bus.conn.StatusChanged(nats.CONNECTED)
-	defer s.bus.conn.RemoveStatusListener(status)
+	status := s.bus.subs.StatusChanged(nats.CONNECTED)
+	defer s.bus.subs.RemoveStatusListener(status)
 	heads := make(chan *nats.Msg, 16)
-	headSub, err := s.bus.conn.ChanSubscribe(headSubject(source), heads)
+	headSub, err := s.bus.subs.ChanSubscribe(headSubject(source), heads)
 	if err != nil {
 		return fmt.Errorf("nats: heads of %s: %w", source, err)
 	}
@@ -90,7 +90,7 @@ func announced(h transport.Handler, m *nats.Msg) {
 // it forgets when nobody listens.
 func (s subscriber) consume(ctx context.Context, source freehold.Source, after freehold.Mark, h transport.Handler, heads chan *nats.Msg, status chan nats.Status) error {
 	messages := make(chan *nats.Msg, inFlight)
-	sub, err := s.bus.conn.ChanSubscribe(s.bus.conn.NewInbox(), messages)
+	sub, err := s.bus.subs.ChanSubscribe(s.bus.subs.NewInbox(), messages)
 	if err != nil {
 		return err
 	}
@@ -130,6 +130,9 @@ func (s subscriber) begin(ctx context.Context, source freehold.Source, after fre
 	}
 	start, err := startBehind(ctx, stream, source, after)
 	if err != nil {
+		return err
+	}
+	if err := s.bus.subs.FlushWithContext(ctx); err != nil { // the server knows who listens
 		return err
 	}
 	_, err = s.bus.js.CreatePushConsumer(ctx, streamName(source), jetstream.ConsumerConfig{
@@ -234,7 +237,7 @@ func (c *consumption) control(ctx context.Context, m *nats.Msg, h transport.Hand
 		if err := c.deliver(ctx, h); err != nil {
 			return err
 		}
-		return c.bus.conn.Publish(answer, nil)
+		return c.bus.subs.Publish(answer, nil)
 	}
 	if last := m.Header.Get("Nats-Last-Consumer"); last != "" && last != strconv.FormatUint(c.delivered, 10) {
 		return errMissed
