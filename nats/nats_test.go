@@ -2,7 +2,6 @@ package nats_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http/httptest"
@@ -10,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,7 +21,7 @@ import (
 	"github.com/freehold-go/freehold/nats"
 	"github.com/freehold-go/freehold/nats/embed"
 	"github.com/freehold-go/freehold/outbox"
-	"github.com/freehold-go/freehold/transport"
+	"github.com/freehold-go/freehold/transport/transporttest"
 )
 
 // Placed crosses; Hidden is internal.
@@ -81,34 +81,6 @@ func goes(t testing.TB, r interface{ Run(context.Context) error }) {
 			t.Error(err)
 		}
 	})
-}
-
-// stored returns what the broker holds of a source, in its order.
-func stored(t testing.TB, bus *nats.Bus, source freehold.Source) (held []freehold.Recorded) {
-	t.Helper()
-	last, err := bus.Publisher(source).Last(t.Context(), source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	err = bus.Subscriber().Subscribe(ctx, source, freehold.Mark{Source: source}, transport.Handler{
-		Head: func(transport.Head) {},
-		Events: func(_ context.Context, events []freehold.Recorded) error {
-			for _, r := range events {
-				r.Raw = nil // valid during the call only
-				held = append(held, r)
-				if r.At == last.Mark {
-					cancel()
-				}
-			}
-			return nil
-		},
-	})
-	if err != nil && ctx.Err() == nil {
-		t.Fatal(err)
-	}
-	return held
 }
 
 // services are a sender with a relay and a receiver with an inbox.
@@ -226,7 +198,7 @@ func TestStoreDirectoryDeletedWhileEventsFlow(t *testing.T) {
 }
 
 // removeAll removes a directory in which a server is still writing.
-func removeAll(t *testing.T, dir string) {
+func removeAll(t testing.TB, dir string) {
 	t.Helper()
 	for range 1000 {
 		if os.RemoveAll(dir) == nil {
@@ -258,57 +230,22 @@ func TestStoreDirectoryRestoredFromAnOlderCopy(t *testing.T) {
 	_ = srv
 }
 
-func TestBrokerRefusesWhatDoesNotFollow(t *testing.T) {
+func TestConformance(t *testing.T) {
 	t.Parallel()
-	_, bus := start(t, filepath.Join(t.TempDir(), "js"))
-	db := open(t, "order")
-	s := &services{t: t, sender: db}
-	s.place(5)
-	events, err := db.Journal().Read(t.Context(), freehold.Mark{Source: "order"}, 100)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx := t.Context()
-	first, second := bus.Publisher("order"), bus.Publisher("order")
-	if last, err := first.Last(ctx, "order"); err != nil || last.Position != 0 {
-		t.Fatalf("an empty broker holds %v, %v", last, err)
-	}
-	if err := first.Publish(ctx, freehold.Mark{Source: "order"}, events[:4]); err != nil {
-		t.Fatal(err)
-	}
-	if err := second.Publish(ctx, events[5].At, events[6:]); !errors.Is(err, transport.ErrMoved) {
-		t.Errorf("a gap: %v, want ErrMoved", err)
-	}
-	if err := second.Publish(ctx, events[1].At, events[2:6]); err == nil {
-		t.Error("a second relay's repetition was taken")
-	}
-	// What the second one sent behind the broker's end was taken in its place. The
-	// first one's repetition of it changes nothing; if it is told so, it reads the end
-	// again and goes on.
-	if err := first.Publish(ctx, events[3].At, events[4:]); err != nil && !errors.Is(err, transport.ErrMoved) {
-		t.Errorf("the first relay: %v, want success or ErrMoved", err)
-	}
-	last, err := first.Last(ctx, "order")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if rest := events[last.Position:]; len(rest) > 0 {
-		if err := first.Publish(ctx, last.Mark, rest); err != nil {
-			t.Errorf("the first relay goes on: %v", err)
-		}
-	}
-	if last, err := second.Last(ctx, "order"); err != nil || last.Mark != events[9].At {
-		t.Errorf("the broker holds %v, %v, want %v", last, err, events[9].At)
-	}
-	if held := stored(t, bus, "order"); len(held) != 10 {
-		t.Errorf("the broker holds %d messages, want each of 10 events once: %v", len(held), held)
-	} else {
-		for i, r := range held {
-			if r.At != events[i].At {
-				t.Errorf("message %d is %v, want %v", i+1, r.At, events[i].At)
-			}
-		}
-	}
+	dirs := sync.Map{} // of brokers
+	transporttest.Run(t, transporttest.Harness{
+		Start: func(t testing.TB) transporttest.Broker {
+			dir := filepath.Join(t.TempDir(), "js")
+			_, bus := start(t, dir)
+			dirs.Store(bus, dir)
+			return bus
+		},
+		Forget: func(t testing.TB, b transporttest.Broker) {
+			dir, _ := dirs.Load(b)
+			removeAll(t, dir.(string))
+		},
+		MaxEvent: 8 << 20,
+	})
 }
 
 func TestSecondServerOnOneDirectoryIsRefused(t *testing.T) {
