@@ -50,7 +50,7 @@ type Options struct {
 	Addr string
 	// Token guards the operator's endpoints. Empty closes them.
 	Token string
-	// Audit says which durability the service's databases have, for /operator/audit.
+	// Audit says which durability the service's databases have, a line for each.
 	Audit []string
 	// Log is where the host writes. nil is slog.Default().
 	Log *slog.Logger
@@ -123,6 +123,9 @@ func (h *Host) Addr() string { return h.listener.Addr().String() }
 
 // URL is the service's base URL.
 func (h *Host) URL() string { return "http://" + h.Addr() }
+
+// Audit says which durability the service's databases have, a line for each.
+func (h *Host) Audit() []string { return h.opts.Audit }
 
 // Journal is the service's journal.
 func (h *Host) Journal() *journal.Journal { return h.journal }

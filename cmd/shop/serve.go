@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sync/errgroup"
@@ -40,6 +41,9 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	s, err := openShop(ctx, shopConfig{Data: c.Data, Order: c.OrderAddr, Inventory: c.InventoryAddr, Billing: c.BillingAddr, Opening: c.Opening, Pull: c.Pull})
 	if err != nil {
 		return err
+	}
+	for _, line := range s.durability() {
+		fmt.Println("  " + line)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.run(ctx) })
@@ -85,6 +89,16 @@ type shop struct {
 	order     *orderd.Server
 	inventory *inventoryd.Server
 	billing   *billingd.Server
+}
+
+// durability says what the databases and the broker found when they read their
+// settings back.
+func (s *shop) durability() []string {
+	lines := slices.Concat(s.order.Audit(), s.inventory.Audit(), s.billing.Audit())
+	if s.broker != nil {
+		lines = append(lines, s.broker.Audit()...)
+	}
+	return lines
 }
 
 func tokenFile(data string) string { return filepath.Join(data, "operator.token") }

@@ -34,9 +34,13 @@ func feedOf(url string) string { return strings.TrimSuffix(url, "/") + "/feed" }
 type runnable interface {
 	Run(context.Context) error
 	URL() string
+	Audit() []string
 }
 
 func announce(ctx context.Context, name string, s runnable) error {
+	for _, line := range s.Audit() {
+		fmt.Println("  " + line)
+	}
 	fmt.Printf("%s: ready on %s; Ctrl-C stops it\n", name, s.URL())
 	err := s.Run(ctx)
 	if err == nil {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/freehold-go/freehold"
@@ -109,7 +110,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 // wire connects the parts, from top to bottom: listener, what is followed, calls to
 // the provider, deadlines, broker, HTTP.
 func (s *Server) wire(cfg Config) (err error) {
-	s.host, err = host.New("billing", s.db.Journal(), &host.Options{Addr: cfg.Addr, Token: cfg.Token, Audit: s.db.Audit(), Log: cfg.Log})
+	s.host, err = host.New("billing", s.db.Journal(), &host.Options{Addr: cfg.Addr, Token: cfg.Token, Audit: []string{"billing.db: " + strings.Join(s.db.Audit(), ", ")}, Log: cfg.Log})
 	if err != nil {
 		return err
 	}
@@ -171,6 +172,9 @@ func (s *Server) Addr() string { return s.host.Addr() }
 
 // URL is the server's base URL.
 func (s *Server) URL() string { return s.host.URL() }
+
+// Audit says which durability the database has.
+func (s *Server) Audit() []string { return s.host.Audit() }
 
 // Handler is what the server serves.
 func (s *Server) Handler() http.Handler { return s.host.Handler() }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/freehold-go/freehold"
@@ -84,7 +85,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if s.db, err = pebble.Open(ctx, filepath.Join(cfg.Data, "inventory.pebble"), event.SourceInventory, types, &pebble.Options{Warn: time.Second, Log: cfg.Log}); err != nil {
 		return nil, fmt.Errorf("inventory: %w", err)
 	}
-	s.Host, err = host.New("inventory", s.db.Journal(), &host.Options{Addr: cfg.Addr, Token: cfg.Token, Audit: s.db.Audit(), Log: cfg.Log})
+	s.Host, err = host.New("inventory", s.db.Journal(), &host.Options{Addr: cfg.Addr, Token: cfg.Token, Audit: []string{"inventory.pebble: " + strings.Join(s.db.Audit(), ", ")}, Log: cfg.Log})
 	if err != nil {
 		_ = s.db.Close() // err says what went wrong
 		return nil, err

@@ -102,7 +102,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	opened = append(opened, views)
-	s.Host, err = host.New("order", s.db.Journal(), &host.Options{Addr: cfg.Addr, Token: cfg.Token, Audit: append(s.db.Audit(), views.Audit()...), Log: cfg.Log})
+	s.Host, err = host.New("order", s.db.Journal(), &host.Options{Addr: cfg.Addr, Token: cfg.Token, Audit: []string{"order.db: " + strings.Join(s.db.Audit(), ", "), "order-views.pebble: " + strings.Join(views.Audit(), ", ")}, Log: cfg.Log})
 	if err != nil {
 		return nil, err
 	}
