@@ -153,7 +153,7 @@ type raw struct {
 	n             int64
 }
 
-const eventColumns = `position, stream, version, stream_name, id, type, schema, time, incarnation, flags, meta, payload, nonce, digest, chain`
+const eventColumns = `position, stream, version, stream_name, type, schema, time, id, incarnation, internal, last, meta, payload, nonce, digest, chain`
 
 func openRaw(b *testing.B) *raw {
 	b.Helper()
@@ -183,8 +183,8 @@ func openRaw(b *testing.B) *raw {
 		return st
 	}
 	return &raw{conn: conn, begin: prepare("BEGIN IMMEDIATE"), commit: prepare("COMMIT"),
-		stream: prepare("INSERT INTO freehold_stream (id, name) VALUES (?, ?)"),
-		event:  prepare("INSERT INTO freehold_event (" + eventColumns + ") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")}
+		stream: prepare("INSERT INTO freehold_stream (name, number) VALUES (?, ?)"),
+		event:  prepare("INSERT INTO freehold_event (" + eventColumns + ") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")}
 }
 
 var bytes32 = make([]byte, 32)
@@ -206,10 +206,10 @@ func (r *raw) insert(batch int) error {
 				return err
 			}
 		}
-		if err := do(r.stream, r.n, name); err != nil {
+		if err := do(r.stream, name, r.n); err != nil {
 			return err
 		}
-		if err := do(r.event, r.n, r.n, int64(1), name, "0190163d8694739b93e1b9e2c4b1c8a0-0", "test.happened", int64(2), int64(1700000000123456), "00112233445566ff", int64(2), "",
+		if err := do(r.event, r.n, r.n, int64(1), name, "test.happened", int64(2), int64(1700000000123456), "0190163d8694739b93e1b9e2c4b1c8a0-0", int64(1), int64(0), int64(1), nil,
 			`{"n":1000,"text":"`+payload+`"}`, bytes32[:16], bytes32, bytes32); err != nil {
 			return err
 		}
@@ -350,10 +350,11 @@ func BenchmarkScan(b *testing.B) {
 		}
 		n := 0
 		for rows.Next() {
-			var position, stream, version, schema, micros, flags int64
-			var name, id, typ, incarnation, meta string
+			var position, stream, version, schema, micros, incarnation, internal, last int64
+			var name, id, typ string
+			var meta sql.NullString
 			var payload, nonce, digest, chain []byte
-			if err := rows.Scan(&position, &stream, &version, &name, &id, &typ, &schema, &micros, &incarnation, &flags, &meta, &payload, &nonce, &digest, &chain); err != nil {
+			if err := rows.Scan(&position, &stream, &version, &name, &typ, &schema, &micros, &id, &incarnation, &internal, &last, &meta, &payload, &nonce, &digest, &chain); err != nil {
 				b.Fatal(err)
 			}
 			n++

@@ -96,7 +96,7 @@ const smallFile = 256 << 20
 func (db *DB) auditSettings(ctx context.Context, relaxed bool) error {
 	read := func(pragma string) (string, error) {
 		var v string
-		if err := db.conn.QueryRowContext(ctx, "PRAGMA "+pragma).Scan(&v); err != nil {
+		if err := db.writer.conn.QueryRowContext(ctx, "PRAGMA "+pragma).Scan(&v); err != nil {
 			return "", fmt.Errorf("sqlite: %s: read %s back: %w", db.path, pragma, hint(err))
 		}
 		return v, nil
@@ -133,23 +133,23 @@ func (db *DB) auditSettings(ctx context.Context, relaxed bool) error {
 // are those of this journal and this program.
 func (db *DB) prepareSchema(ctx context.Context) error {
 	var tables int
-	err := db.conn.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_master WHERE name = 'freehold_journal'`).Scan(&tables)
+	err := db.writer.conn.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_master WHERE name = 'freehold_journal'`).Scan(&tables)
 	if err != nil {
 		return fmt.Errorf("sqlite: %s: %w", db.path, hint(err))
 	}
 	if tables == 0 {
 		return db.inTx(ctx, func() error {
-			if _, err := db.conn.ExecContext(ctx, schema); err != nil {
+			if _, err := db.writer.conn.ExecContext(ctx, schema); err != nil {
 				return err
 			}
-			_, err := db.conn.ExecContext(ctx, `INSERT INTO freehold_journal (one, source, epoch, version) VALUES (1, $1, $2, $3)`,
+			_, err := db.writer.conn.ExecContext(ctx, `INSERT INTO freehold_journal (one, source, epoch, version, listed) VALUES (1, $1, $2, $3, 0)`,
 				db.name, journal.NewEpoch(), schemaVersion)
 			return err
 		})
 	}
 	var source freehold.Source
 	var version int
-	if err := db.conn.QueryRowContext(ctx, `SELECT source, version FROM freehold_journal`).Scan(&source, &version); err != nil {
+	if err := db.writer.conn.QueryRowContext(ctx, `SELECT source, version FROM freehold_journal`).Scan(&source, &version); err != nil {
 		return fmt.Errorf("sqlite: %s: %w", db.path, hint(err))
 	}
 	if source != db.name {
@@ -164,7 +164,7 @@ func (db *DB) prepareSchema(ctx context.Context) error {
 // refuseDeferrable refuses constraints that are checked at commit: one closure's
 // violation would fail its neighbours.
 func (db *DB) refuseDeferrable(ctx context.Context) error {
-	rows, err := db.conn.QueryContext(ctx, `SELECT name, sql FROM sqlite_master WHERE sql LIKE '%DEFERRED%'`)
+	rows, err := db.writer.conn.QueryContext(ctx, `SELECT name, sql FROM sqlite_master WHERE sql LIKE '%DEFERRED%'`)
 	if err != nil {
 		return fmt.Errorf("sqlite: %s: %w", db.path, hint(err))
 	}
@@ -195,7 +195,7 @@ func (db *DB) migrate(ctx context.Context, migrations fs.FS) error {
 		}
 		digest := sha256.Sum256(text)
 		var applied []byte
-		err = db.conn.QueryRowContext(ctx, `SELECT digest FROM freehold_migration WHERE name = $1`, name).Scan(&applied)
+		err = db.writer.conn.QueryRowContext(ctx, `SELECT digest FROM freehold_migration WHERE name = $1`, name).Scan(&applied)
 		switch {
 		case err == nil && string(applied) == string(digest[:]):
 			continue
@@ -205,10 +205,10 @@ func (db *DB) migrate(ctx context.Context, migrations fs.FS) error {
 			return fmt.Errorf("sqlite: %s: %w", db.path, hint(err))
 		}
 		err = db.inTx(ctx, func() error {
-			if _, err := db.conn.ExecContext(ctx, string(text)); err != nil {
+			if _, err := db.writer.conn.ExecContext(ctx, string(text)); err != nil {
 				return err
 			}
-			_, err := db.conn.ExecContext(ctx, `INSERT INTO freehold_migration (name, digest, time) VALUES ($1, $2, $3)`,
+			_, err := db.writer.conn.ExecContext(ctx, `INSERT INTO freehold_migration (name, digest, time) VALUES ($1, $2, $3)`,
 				name, digest[:], journal.Now().UnixMicro())
 			return err
 		})
@@ -219,17 +219,18 @@ func (db *DB) migrate(ctx context.Context, migrations fs.FS) error {
 	return nil
 }
 
-// inTx runs fn in a transaction of the writer's connection, before the writer runs.
+// inTx runs fn in a transaction of the writer's connection while the writer does
+// not run.
 func (db *DB) inTx(ctx context.Context, fn func() error) error {
-	if _, err := db.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+	if _, err := db.writer.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return fmt.Errorf("sqlite: %s: %w", db.path, hint(err))
 	}
 	err := fn()
 	if err == nil {
-		_, err = db.conn.ExecContext(ctx, "COMMIT")
+		_, err = db.writer.conn.ExecContext(ctx, "COMMIT")
 	}
 	if err != nil {
-		_, _ = db.conn.ExecContext(ctx, "ROLLBACK") // of no effect if the transaction is over
+		_, _ = db.writer.conn.ExecContext(ctx, "ROLLBACK") // of no effect if the transaction is over
 		return fmt.Errorf("sqlite: %s: %w", db.path, hint(err))
 	}
 	return nil

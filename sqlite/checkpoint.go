@@ -63,7 +63,7 @@ func (c *checkpointer) committed(db *DB) {
 			c.limit = min(max(c.commits*checkpointPages/pages, 16), 4096)
 		}
 		c.commits = 0
-		if _, err := checkpoint(db.conn); ofDisk(err) {
+		if _, err := checkpoint(db.writer.conn); ofDisk(err) {
 			db.latch(err)
 		}
 	default:

@@ -17,3 +17,10 @@ func (db *DB) FailCommits(n int) {
 	}
 	db.commitHook.Store(&hook)
 }
+
+// Collect makes the directory insert names into its table after so many streams.
+// Call it before the database is used.
+func (db *DB) Collect(streams int) { db.streams.generation = streams }
+
+// Generations is how many times the names in memory have gone to the table.
+func (db *DB) Generations() uint64 { return db.streams.generations() }

@@ -146,7 +146,7 @@ func (db *DB) commitTogether(group []*writer.Job[*job]) (done bool) {
 		return true
 	}
 	fault.Point("sqlite.commit.after")
-	db.streams.committed()
+	db.streams.committed(db.tail.Head().Position)
 	db.kept.done()
 	db.journal.Remember(db.tail.Pending(journal.Save{}))
 	db.tail.Committed()
@@ -184,7 +184,7 @@ func (db *DB) run(j *writer.Job[*job], alone bool) error {
 			return db.voidFor(err)
 		}
 	}
-	w.tx = &transaction{db: db, writer: true, id: journal.NewID(), now: journal.Now(), save: save, mark: db.tail.Head()}
+	w.tx = &transaction{db: db, writer: true, session: db.writer, id: journal.NewID(), now: journal.Now(), save: save, mark: db.tail.Head()}
 	err := j.Run()
 	diskErr := w.tx.end()
 	if diskErr != nil {
@@ -264,10 +264,4 @@ func (db *DB) latchedError() error {
 }
 
 // exec runs a statement of the engine's own on the writer's connection.
-func (db *DB) exec(query string, args ...any) error {
-	stmt, err := db.cache.get(query)
-	if err == nil {
-		_, err = stmt.ExecContext(context.Background(), args...)
-	}
-	return err
-}
+func (db *DB) exec(query string) error { return db.writer.exec(query) }

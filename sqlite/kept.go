@@ -159,25 +159,32 @@ func over(pending []kv.Item, found []bool, stored iter.Seq2[kv.Item, error]) ite
 	}
 }
 
-// storeKept writes what is pending, in a few statements.
+const (
+	putKept    = `INSERT INTO freehold_keep (space, key, value) VALUES (?, ?, ?) ON CONFLICT (space, key) DO UPDATE SET value = excluded.value`
+	deleteKept = `DELETE FROM freehold_keep WHERE space = ? AND key = ?`
+)
+
+// storeKept writes what is pending, in order.
 func (db *DB) storeKept() error {
 	if len(db.kept.pending) == 0 {
 		return nil
 	}
-	var puts []any
-	for _, key := range db.kept.changed() {
-		v := db.kept.pending[key]
-		switch {
-		case v.found:
-			if v.value == nil {
-				v.value = []byte{}
+	return db.writer.do(func(d *direct) error {
+		for _, key := range db.kept.changed() {
+			v := db.kept.pending[key]
+			var err error
+			switch {
+			case v.found && v.value == nil:
+				err = d.exec(putKept, key.space, key.key, []byte{})
+			case v.found:
+				err = d.exec(putKept, key.space, key.key, v.value)
+			case !v.fresh:
+				err = d.exec(deleteKept, key.space, key.key)
 			}
-			puts = append(puts, key.space, key.key, v.value)
-		case !v.fresh:
-			if err := db.exec(`DELETE FROM freehold_keep WHERE space = ? AND key = ?`, key.space, key.key); err != nil {
+			if err != nil {
 				return err
 			}
 		}
-	}
-	return db.insertAll(putKept, 3, puts)
+		return nil
+	})
 }

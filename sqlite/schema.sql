@@ -6,7 +6,8 @@ CREATE TABLE freehold_journal (
   one     INTEGER PRIMARY KEY CHECK (one = 1),
   source  TEXT    NOT NULL,
   epoch   TEXT    NOT NULL,
-  version INTEGER NOT NULL -- of this schema
+  version INTEGER NOT NULL, -- of this schema
+  listed  INTEGER NOT NULL  -- freehold_stream has every stream that began up to this position
 );
 
 -- One row for each opening of the journal for writing.
@@ -18,32 +19,35 @@ CREATE TABLE freehold_incarnation (
   time     INTEGER NOT NULL
 );
 
--- Stream ids are mostly random text. Events refer to a number given in order of
--- creation, so that a new event touches the end of the index on events and not a
--- random page of it; only a new stream touches a random page, of the index here.
-CREATE TABLE freehold_stream (
-  id   INTEGER PRIMARY KEY,
-  name TEXT    NOT NULL UNIQUE
-);
-
+-- The journal. A stream's number is the position of its first event: numbers grow
+-- with the journal, so a new event touches the end of the index and not a random
+-- page of it, as the stream's name would.
 CREATE TABLE freehold_event (
   position    INTEGER PRIMARY KEY,
-  stream      INTEGER NOT NULL,
+  stream      INTEGER NOT NULL, -- its number
   version     INTEGER NOT NULL,
   stream_name TEXT    NOT NULL,
-  id          TEXT    NOT NULL,
   type        TEXT    NOT NULL,
-  schema      INTEGER NOT NULL,
+  schema      INTEGER NOT NULL, -- version of the type
   time        INTEGER NOT NULL,
-  incarnation TEXT    NOT NULL,
-  flags       INTEGER NOT NULL, -- 1 internal, 2 last of its transaction
-  meta        TEXT    NOT NULL, -- JSON, or empty
+  id          TEXT    NOT NULL,
+  incarnation INTEGER NOT NULL, -- number in freehold_incarnation
+  internal    INTEGER NOT NULL, -- 1: never leaves the service
+  last        INTEGER NOT NULL, -- 1: the last event of its transaction
+  meta        TEXT,             -- JSON
   payload     TEXT    NOT NULL, -- JSON
   nonce       BLOB    NOT NULL,
   digest      BLOB    NOT NULL,
   chain       BLOB    NOT NULL
 );
 CREATE UNIQUE INDEX freehold_event_stream ON freehold_event (stream, version);
+
+-- The streams by name. Rows are added in bulk and in the order of names, some time
+-- after a stream began; until then it is found among the latest events.
+CREATE TABLE freehold_stream (
+  name   TEXT    PRIMARY KEY,
+  number INTEGER NOT NULL
+) WITHOUT ROWID;
 
 CREATE TABLE freehold_mark (
   follower TEXT    NOT NULL,

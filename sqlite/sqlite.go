@@ -26,6 +26,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -84,18 +85,20 @@ type DB struct {
 	audit []string
 
 	queue   *writer.Queue[*job]
-	write   *sql.DB   // one connection
-	conn    *sql.Conn // that connection, the writer's
+	write   *sql.DB  // one connection
+	writer  *session // on that connection
 	read    *sql.DB
 	tail    *journal.Tail
-	streams streamIDs
+	streams directory
 	kept    kept
 
 	checkpoints checkpointer
 
 	readers readerPool
-	cache   stmtCache
 	journal *journal.Journal
+
+	incarnations incarnations
+
 	latched atomic.Pointer[error]
 	closing sync.Once
 	closed  error // what Close returns
@@ -159,10 +162,11 @@ func (db *DB) open(ctx context.Context, opts Options) error {
 		return fmt.Errorf("sqlite: open %s: %w", db.path, err)
 	}
 	db.write.SetMaxOpenConns(1)
-	if db.conn, err = db.write.Conn(ctx); err != nil {
+	conn, err := db.write.Conn(ctx)
+	if err != nil {
 		return fmt.Errorf("sqlite: open %s: %w", db.path, hint(err))
 	}
-	db.cache = newStmtCache(db.conn)
+	db.writer = newSession(conn)
 	if err := db.auditSettings(ctx, opts.Relaxed); err != nil {
 		return err
 	}
@@ -212,21 +216,34 @@ func (db *DB) takeLock() error {
 // beginIncarnation reads where the journal stands and records this opening.
 func (db *DB) beginIncarnation(ctx context.Context) error {
 	head := freehold.Mark{Source: db.name}
-	if err := db.conn.QueryRowContext(ctx, `SELECT epoch FROM freehold_journal`).Scan(&head.Epoch); err != nil {
+	if err := db.writer.conn.QueryRowContext(ctx, `SELECT epoch FROM freehold_journal`).Scan(&head.Epoch); err != nil {
 		return fmt.Errorf("sqlite: %s: %w", db.path, hint(err))
 	}
 	var chain []byte
-	err := db.conn.QueryRowContext(ctx, `SELECT position, chain FROM freehold_event ORDER BY position DESC LIMIT 1`).Scan(&head.Position, &chain)
+	err := db.writer.conn.QueryRowContext(ctx, `SELECT position, chain FROM freehold_event ORDER BY position DESC LIMIT 1`).Scan(&head.Position, &chain)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("sqlite: %s: %w", db.path, hint(err))
 	}
 	copy(head.Chain[:], chain)
-	if err := db.streams.load(ctx, db.conn); err != nil {
+	if err := db.writer.do(func(d *direct) error { return db.streams.load(d, head.Position) }); err != nil {
 		return fmt.Errorf("sqlite: %s: %w", db.path, hint(err))
 	}
 	id := journal.NewEpoch()
-	_, err = db.conn.ExecContext(ctx, `INSERT INTO freehold_incarnation (id, position, chain, time) VALUES ($1, $2, $3, $4)`,
+	_, err = db.writer.conn.ExecContext(ctx, `INSERT INTO freehold_incarnation (id, position, chain, time) VALUES ($1, $2, $3, $4)`,
 		id, head.Position, head.Chain[:], journal.Now().UnixMicro())
+	if err != nil {
+		return fmt.Errorf("sqlite: %s: %w", db.path, hint(err))
+	}
+	db.incarnations.ids = map[int64]string{}
+	err = db.writer.do(func(d *direct) error {
+		return d.query(`SELECT number, id FROM freehold_incarnation ORDER BY number`, func(row []driver.Value) (err error) {
+			if db.incarnations.current, err = value[int64](row[0]); err != nil {
+				return err
+			}
+			db.incarnations.ids[db.incarnations.current], err = value[string](row[1])
+			return err
+		})
+	})
 	if err != nil {
 		return fmt.Errorf("sqlite: %s: %w", db.path, hint(err))
 	}
@@ -265,7 +282,13 @@ func (db *DB) Keeper(tx sqldb.Tx) follow.Keeper { return keeper{tx.(*transaction
 func (db *DB) Close() error {
 	db.queue.Close()
 	<-db.queue.Done()
-	db.closing.Do(func() { db.closed = db.release() })
+	db.closing.Do(func() {
+		var err error
+		if db.latchedError() == nil {
+			err = db.streams.mergeAll(db)
+		}
+		db.closed = errors.Join(err, db.release())
+	})
 	return db.closed
 }
 
@@ -279,9 +302,8 @@ func (db *DB) release() error {
 		db.readers.close()
 		errs = append(errs, db.read.Close())
 	}
-	db.cache.close()
-	if db.conn != nil {
-		errs = append(errs, db.conn.Close())
+	if db.writer != nil {
+		errs = append(errs, db.writer.close())
 	}
 	if db.write != nil {
 		errs = append(errs, db.write.Close())

@@ -25,7 +25,9 @@ type transaction struct {
 	events int
 	save   journal.Save
 	mark   freehold.Mark
-	stmts  *stmtCache // of the reader's connection; the writer's is db.cache
+
+	session *session
+	before  seen // of a View: taken before its snapshot
 
 	mu   sync.Mutex
 	over bool
@@ -52,13 +54,6 @@ func (tx *transaction) begin() (end func(), err error) {
 	return tx.mu.Unlock, nil
 }
 
-func (tx *transaction) cache() *stmtCache {
-	if tx.writer {
-		return &tx.db.cache
-	}
-	return tx.stmts
-}
-
 func (tx *transaction) note(err error) error {
 	if ofDisk(err) && tx.disk == nil {
 		tx.disk = err
@@ -68,13 +63,13 @@ func (tx *transaction) note(err error) error {
 
 // statement returns the cached statement for a query that may run in a closure.
 func (tx *transaction) statement(query string) (*sql.Stmt, error) {
-	if c := tx.cache(); c.known(query) {
-		return c.get(query)
+	if tx.session.guests.known(query) {
+		return tx.session.guests.get(query)
 	}
 	if word := controlWord(query); word != "" {
 		return nil, fmt.Errorf("sqlite: %s inside a closure: the closure is the transaction: return nil to commit, an error to roll back", word)
 	}
-	return tx.cache().get(query)
+	return tx.session.guests.get(query)
 }
 
 func (tx *transaction) ExecContext(_ context.Context, query string, args ...any) (sql.Result, error) {
@@ -144,7 +139,7 @@ func (tx *transaction) PrepareContext(_ context.Context, query string) (*sql.Stm
 	if word := controlWord(query); word != "" {
 		return nil, fmt.Errorf("sqlite: %s inside a closure", word)
 	}
-	stmt, err := tx.cache().conn.PrepareContext(context.Background(), query)
+	stmt, err := tx.session.conn.PrepareContext(context.Background(), query)
 	return stmt, tx.note(err)
 }
 
@@ -191,8 +186,7 @@ func (tx *transaction) stream(s freehold.StreamID, after freehold.Version) ([]fr
 	}
 	defer end()
 	if !tx.writer {
-		rs, err := tx.db.readStream(tx.stmts, s, after, -1)
-		return rs, tx.note(err)
+		return tx.stored(s, after)
 	}
 	upto, err := tx.db.tail.Version(context.Background(), s)
 	if err != nil {
@@ -209,11 +203,30 @@ func (tx *transaction) stream(s freehold.StreamID, after freehold.Version) ([]fr
 	}
 	rs, ok := tx.db.journal.Remembered(s, after, upto)
 	if !ok {
-		if rs, err = tx.db.readStream(&tx.db.cache, s, after, -1); err != nil {
-			return nil, tx.note(err)
+		if rs, err = tx.stored(s, after); err != nil {
+			return nil, err
 		}
 	}
 	return append(rs, pending...), nil
+}
+
+// stored reads what the database has of a stream.
+func (tx *transaction) stored(s freehold.StreamID, after freehold.Version) (rs []freehold.Recorded, err error) {
+	err = tx.session.do(func(d *direct) error {
+		var number int64
+		var found bool
+		if tx.writer {
+			number, found, err = tx.db.streams.number(d, s)
+		} else {
+			number, found, err = tx.db.streams.numberIn(d, s, tx.before)
+		}
+		if err != nil || !found {
+			return err
+		}
+		rs, err = tx.db.readStream(d, number, after, -1)
+		return err
+	})
+	return rs, tx.note(err)
 }
 
 func (tx *transaction) Lock(context.Context, ...string) error {
@@ -238,12 +251,12 @@ func (db *DB) View(ctx context.Context, fn func(ctx context.Context, tx sqldb.Tx
 	if err != nil {
 		return err
 	}
-	mark, _ := db.durable() // before the snapshot: a lower bound of what it holds
+	before, mark := db.seen() // a lower bound of what the snapshot holds
 	if err := r.exec("BEGIN"); err != nil {
 		db.readers.release(r, err)
 		return fmt.Errorf("sqlite: %s: %w", db.path, hint(err))
 	}
-	tx := &transaction{db: db, now: journal.Now(), mark: mark, stmts: r.stmts}
+	tx := &transaction{db: db, now: journal.Now(), mark: mark, session: r, before: before}
 	defer func() {
 		_ = tx.end()
 		db.readers.release(r, r.exec("ROLLBACK"))
