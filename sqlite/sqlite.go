@@ -69,7 +69,8 @@ type Options struct {
 	Warn, Cancel time.Duration
 	// Readers is how many transactions may read at the same time. 0 is 4.
 	Readers int
-	// CacheBytes is the page cache of the writer, and of each reader. 0 is 16 MiB.
+	// CacheBytes is the page cache of the writer; each reader has an eighth of it. 0
+	// is 16 MiB.
 	CacheBytes int
 	// Log is where warnings go. nil is slog.Default().
 	Log *slog.Logger
@@ -181,7 +182,7 @@ func (db *DB) open(ctx context.Context, opts Options) error {
 	if err := db.refuseDeferrable(ctx); err != nil {
 		return err
 	}
-	if db.read, err = sql.Open("sqlite", dsn(db.path, append(pragmas, "query_only(1)"))); err != nil {
+	if db.read, err = sql.Open("sqlite", dsn(db.path, append(pragmas, "query_only(1)", fmt.Sprintf("cache_size(-%d)", opts.CacheBytes>>13)))); err != nil {
 		return fmt.Errorf("sqlite: open %s: %w", db.path, err)
 	}
 	beside, err := db.read.Conn(ctx)
