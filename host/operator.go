@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -21,25 +22,38 @@ import (
 )
 
 // Token reads the operator's token from a file, or makes one and stores it with
-// mode 0600.
+// mode 0600. Processes that start at the same time get the same token.
 func Token(path string) (string, error) {
-	raw, err := os.ReadFile(path)
-	if err == nil {
-		if token := strings.TrimSpace(string(raw)); len(token) >= 32 {
-			return token, nil
-		}
-		return "", fmt.Errorf("host: %s holds no token: delete it, a new one is made at the next start", path)
-	}
+	token, err := readToken(path)
 	if !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("host: token: %w", err)
+		return token, err
 	}
 	var b [24]byte
 	rand.Read(b[:])
-	token := hex.EncodeToString(b[:])
-	if err := os.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // with mode 0600
+	if err != nil {
 		return "", fmt.Errorf("host: token: %w", err)
 	}
-	return token, nil
+	_, err = f.WriteString(hex.EncodeToString(b[:]) + "\n")
+	if err = errors.Join(err, f.Close()); err == nil {
+		// A link, unlike a rename, never replaces the token that another process made.
+		err = os.Link(f.Name(), path)
+	}
+	if err = errors.Join(err, os.Remove(f.Name())); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("host: token: %w", err)
+	}
+	return readToken(path)
+}
+
+func readToken(path string) (string, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("host: token: %w", err)
+	}
+	if token := strings.TrimSpace(string(raw)); len(token) >= 32 {
+		return token, nil
+	}
+	return "", fmt.Errorf("host: %s holds no token: delete it, a new one is made at the next start", path)
 }
 
 // guarded lets only requests with the token through.

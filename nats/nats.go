@@ -28,6 +28,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -66,8 +69,9 @@ type Bus struct {
 const callTimeout = 5 * time.Second
 
 // Connect connects to a server, or to a cluster by several URLs with commas. A
-// server that is down is no error: the connection is made when it is there.
-func Connect(ctx context.Context, url string, o *Options) (*Bus, error) {
+// server that is down is no error: the connection is made when it is there. An
+// address that no server can have is one.
+func Connect(ctx context.Context, urls string, o *Options) (*Bus, error) {
 	b := &Bus{}
 	if o != nil {
 		b.opts = *o
@@ -101,20 +105,45 @@ func Connect(ctx context.Context, url string, o *Options) (*Bus, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if b.opts.Server == nil {
+		if err := checkURLs(urls); err != nil {
+			return nil, err
+		}
+	}
 	var err error
 	options = append(options, b.opts.Client...)
-	if b.conn, err = nats.Connect(url, options...); err != nil {
-		return nil, fmt.Errorf("nats: connect to %s: %w", url, err)
+	if b.conn, err = nats.Connect(urls, options...); err != nil {
+		return nil, fmt.Errorf("nats: connect: %w", err)
 	}
-	if b.subs, err = nats.Connect(url, options...); err != nil {
+	if b.subs, err = nats.Connect(urls, options...); err != nil {
 		b.conn.Close()
-		return nil, fmt.Errorf("nats: connect to %s: %w", url, err)
+		return nil, fmt.Errorf("nats: connect: %w", err)
 	}
 	if b.js, err = jetstream.New(b.conn); err != nil {
 		_ = b.Close() // there is nothing to lose
 		return nil, fmt.Errorf("nats: %w", err)
 	}
 	return b, nil
+}
+
+// checkURLs refuses what no server can be reached by, which the client would try for
+// ever. It does not repeat passwords.
+func checkURLs(urls string) error {
+	for one := range strings.SplitSeq(urls, ",") {
+		one = strings.TrimSpace(one)
+		if !strings.Contains(one, "://") {
+			one = "nats://" + one
+		}
+		u, err := url.Parse(one)
+		if err != nil {
+			return fmt.Errorf("nats: a server's URL cannot be read: want nats://host:port, with special characters of a password as %%XX")
+		}
+		_, numeric := strconv.ParseUint(u.Port(), 10, 16)
+		if !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) || u.Hostname() == "" || u.Port() != "" && numeric != nil || u.Path != "" && u.Path != "/" {
+			return fmt.Errorf("nats: a server's URL is %q: want nats://host:port", u.Redacted())
+		}
+	}
+	return nil
 }
 
 // Connected reports whether both connections are up now.

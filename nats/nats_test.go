@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -267,5 +268,22 @@ func BenchmarkPublishAndReceive(b *testing.B) {
 	defer cancel()
 	if err := s.orders.WaitFor(ctx, tok); err != nil {
 		b.Fatal(err)
+	}
+}
+
+// TestAnAddressThatNoServerCanHaveIsRefused keeps a mistyped URL from looking like a
+// server that is down.
+func TestAnAddressThatNoServerCanHaveIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"http://127.0.0.1:4222", "nats://", "nats://127.0.0.1:port", "nats://127.0.0.1:70000", "nats://a:4222,,nats://b:4222", "nats://u:secret@%zz:4222", "ftp://u:secret@h"} {
+		bus, err := nats.Connect(t.Context(), url, nil)
+		if err == nil {
+			bus.Close()
+			t.Errorf("%s: accepted", url)
+			continue
+		}
+		if text := err.Error(); strings.Contains(text, "secret") || strings.Contains(text, "\n") || !strings.Contains(text, "want nats://host:port") {
+			t.Errorf("%s: %q", url, text)
+		}
 	}
 }

@@ -24,6 +24,7 @@ type cli struct {
 	Order     orderCmd     `cmd:"" help:"Run the Order service only."`
 	Inventory inventoryCmd `cmd:"" help:"Run the Inventory service only."`
 	Billing   billingCmd   `cmd:"" help:"Run the Billing service only."`
+	Broker    brokerCmd    `cmd:"" help:"Run a NATS server for services in processes of their own."`
 	Replay    replayCmd    `cmd:"" help:"Send an Online Retail file through the shop and compare its books."`
 	Load      loadCmd      `cmd:"" help:"Place orders as fast as asked, and audit."`
 	Verify    verifyCmd    `cmd:"" help:"Audit a shop: exit status 1 names what does not hold."`

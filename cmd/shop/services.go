@@ -6,16 +6,37 @@ import (
 	"os"
 	"strings"
 
+	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/host"
+	"github.com/freehold-go/freehold/nats"
 	"github.com/freehold-go/freehold/shop/billingd"
+	"github.com/freehold-go/freehold/shop/event"
 	"github.com/freehold-go/freehold/shop/inventoryd"
 	"github.com/freehold-go/freehold/shop/orderd"
+	"github.com/freehold-go/freehold/transport"
 )
 
 // service is what the commands for one service have in common.
 type service struct {
 	Data      string `help:"Directory of the service's databases." required:"" type:"path"`
 	TokenFile string `help:"File with the operator's token, the same for all services. Made if it is missing. Default: operator.token in the data directory." type:"path"`
+	NATS      string `name:"nats" help:"URL of a NATS server with JetStream, or several with commas, that carries the events. Without it, and while it is down, services pull each other's feeds." placeholder:"URL" env:"SHOP_NATS"`
+}
+
+// connect connects to the broker. Without one it returns nil: pull mode.
+func (s service) connect(ctx context.Context) (*nats.Bus, error) {
+	if s.NATS == "" {
+		return nil, nil
+	}
+	return nats.Connect(ctx, s.NATS, nil)
+}
+
+// ends are the broker's two ends for a service, nil in pull mode.
+func ends(bus *nats.Bus, own freehold.Source) (transport.Publisher, transport.Subscriber) {
+	if bus == nil {
+		return nil, nil
+	}
+	return bus.Publisher(own), bus.Subscriber()
 }
 
 func (s service) token() (string, error) {
@@ -37,12 +58,20 @@ type runnable interface {
 	Audit() []string
 }
 
-func announce(ctx context.Context, name string, s runnable) error {
+// announce runs a service that New has made, or tells why it was not made, and
+// closes the connection to the broker.
+func announce[S runnable](ctx context.Context, name string, bus *nats.Bus, s S, err error) error {
+	if bus != nil {
+		defer bus.Close()
+	}
+	if err != nil {
+		return err
+	}
 	for _, line := range s.Audit() {
 		fmt.Println("  " + line)
 	}
 	fmt.Printf("%s: ready on %s; Ctrl-C stops it\n", name, s.URL())
-	err := s.Run(ctx)
+	err = s.Run(ctx)
 	if err == nil {
 		fmt.Printf("%s: stopped\n", name)
 	}
@@ -61,11 +90,14 @@ func (c *orderCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := orderd.New(ctx, orderd.Config{Addr: c.Addr, Data: c.Data, Token: token, InventoryFeed: feedOf(c.Inventory), BillingFeed: feedOf(c.Billing)})
+	bus, err := c.connect(ctx)
 	if err != nil {
 		return err
 	}
-	return announce(ctx, "order", s)
+	publisher, subscriber := ends(bus, event.SourceOrder)
+	s, err := orderd.New(ctx, orderd.Config{Addr: c.Addr, Data: c.Data, Token: token, InventoryFeed: feedOf(c.Inventory), BillingFeed: feedOf(c.Billing),
+		Publisher: publisher, Subscriber: subscriber})
+	return announce(ctx, "order", bus, s, err)
 }
 
 type inventoryCmd struct {
@@ -80,11 +112,14 @@ func (c *inventoryCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := inventoryd.New(ctx, inventoryd.Config{Addr: c.Addr, Data: c.Data, Token: token, OrderFeed: feedOf(c.Order), Opening: c.Opening})
+	bus, err := c.connect(ctx)
 	if err != nil {
 		return err
 	}
-	return announce(ctx, "inventory", s)
+	publisher, subscriber := ends(bus, event.SourceInventory)
+	s, err := inventoryd.New(ctx, inventoryd.Config{Addr: c.Addr, Data: c.Data, Token: token, OrderFeed: feedOf(c.Order), Opening: c.Opening,
+		Publisher: publisher, Subscriber: subscriber})
+	return announce(ctx, "inventory", bus, s, err)
 }
 
 type billingCmd struct {
@@ -98,9 +133,12 @@ func (c *billingCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := billingd.New(ctx, billingd.Config{Addr: c.Addr, Data: c.Data, Token: token, OrderFeed: feedOf(c.Order)})
+	bus, err := c.connect(ctx)
 	if err != nil {
 		return err
 	}
-	return announce(ctx, "billing", s)
+	publisher, subscriber := ends(bus, event.SourceBilling)
+	s, err := billingd.New(ctx, billingd.Config{Addr: c.Addr, Data: c.Data, Token: token, OrderFeed: feedOf(c.Order),
+		Publisher: publisher, Subscriber: subscriber})
+	return announce(ctx, "billing", bus, s, err)
 }
