@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +38,7 @@ type Queue[W any] struct {
 	once   sync.Once
 	opts   Options
 	timer  *time.Timer
+	last   int // the size of the last group; of the writer
 }
 
 // Job is one caller's piece of work.
@@ -63,6 +65,9 @@ const (
 	started
 	withdrawn
 )
+
+// maxIdle is how often Next lets others run in vain before it goes on.
+const maxIdle = 32
 
 // New returns an empty queue.
 func New[W any](opts Options) *Queue[W] {
@@ -143,9 +148,12 @@ func (j *Job[W]) call(cc *closureContext) {
 	j.ended <- err
 }
 
-// Next waits for work and takes what is queued, at most limit jobs. Jobs whose
-// context has ended are answered and left out. It returns nil when the queue is
-// closed and empty. Only the writer may call it.
+// Next waits for work and takes what is queued, at most limit jobs. Callers that
+// were answered together come back together: behind a group of several Next lets
+// them run for as long as that brings more, so that they do not part into two
+// halves that wait for each other's syncs. Jobs whose context has ended are
+// answered and left out. It returns nil when the queue is closed and empty. Only
+// the writer may call it.
 func (q *Queue[W]) Next(limit int) []*Job[W] {
 	var group []*Job[W]
 	for len(group) == 0 {
@@ -161,6 +169,23 @@ func (q *Queue[W]) Next(limit int) []*Job[W] {
 			}
 		}
 	}
+	group = q.take(group, limit)
+	// len(group) were waiting before the last ones were answered, so as many as
+	// both together may come.
+	limit = min(limit, len(group)+q.last)
+	for idle := 0; q.last > 1 && len(group) < limit && idle < maxIdle; idle++ {
+		n := len(group)
+		runtime.Gosched()
+		if group = q.take(group, limit); len(group) > n {
+			idle = -1
+		}
+	}
+	q.last = len(group)
+	return group
+}
+
+// take adds what is queued to a group.
+func (q *Queue[W]) take(group []*Job[W], limit int) []*Job[W] {
 	for len(group) < limit {
 		select {
 		case j := <-q.jobs:
