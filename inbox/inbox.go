@@ -26,7 +26,7 @@ type Options struct {
 	Client *http.Client
 	// Silence is for how long the broker may be quiet before the feed is asked. 0 is 3 s.
 	Silence time.Duration
-	// Window is how many events from the broker are held for readers. 0 is 4096.
+	// Window is how many events from the broker are held for readers. 0 is 1024.
 	Window int
 	// Log is where errors of the subscription go. nil is slog.Default().
 	Log *slog.Logger
@@ -71,7 +71,7 @@ func Remote(name freehold.Source, feedURL string, types *freehold.Catalog, o *Op
 		opts.Silence = 3 * time.Second
 	}
 	if opts.Window <= 0 {
-		opts.Window = 4096
+		opts.Window = 1024
 	}
 	if opts.Log == nil {
 		opts.Log = slog.Default()

@@ -46,7 +46,7 @@ type Options struct {
 	// Server is a server in this process, instead of a URL.
 	Server nats.InProcessConnProvider
 	// MaxBytes bounds each stream on the server's disk. Older events go; consumers
-	// that need them ask the feed. 0 is 128 MiB.
+	// that need them ask the feed. 0 is 16 MiB.
 	MaxBytes int64
 	// Replicas is how many servers of a cluster hold each stream. 0 is 1.
 	Replicas int
@@ -77,7 +77,7 @@ func Connect(ctx context.Context, urls string, o *Options) (*Bus, error) {
 		b.opts = *o
 	}
 	if b.opts.MaxBytes <= 0 {
-		b.opts.MaxBytes = 128 << 20
+		b.opts.MaxBytes = 16 << 20
 	}
 	if b.opts.Replicas <= 0 {
 		b.opts.Replicas = 1
