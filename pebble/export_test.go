@@ -49,9 +49,3 @@ func (db *DB) RawScan(limit int) (n int, err error) {
 
 // Syncs counts the syncs of files so far.
 func (db *DB) Syncs() int64 { return db.disk.syncs.Load() }
-
-// NewCountingDisk returns the file system with which the raw library is measured.
-func NewCountingDisk() *disk { return &disk{FS: vfs.Default, fail: func(error) {}} }
-
-// Syncs counts the syncs of files so far.
-func (d *disk) Syncs() int64 { return d.syncs.Load() }

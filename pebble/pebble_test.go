@@ -19,7 +19,11 @@ import (
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	journaltest.Run(t, journaltest.Harness[kv.Tx]{
+	journaltest.Run(t, harness())
+}
+
+func harness() journaltest.Harness[kv.Tx] {
+	return journaltest.Harness[kv.Tx]{
 		Open: func(t testing.TB, s journaltest.Setup) journaltest.DB[kv.Tx] {
 			t.Helper()
 			db, err := pebble.Open(t.Context(), s.Place, "test", s.Types, &pebble.Options{Cancel: s.Limit, Log: slog.New(slog.DiscardHandler)})
@@ -34,7 +38,7 @@ func TestConformance(t *testing.T) {
 			return string(value), err
 		},
 		FailCommits: func(db journaltest.DB[kv.Tx], n int) { db.(*pebble.DB).FailCommits(n) },
-	})
+	}
 }
 
 func open(t testing.TB, dir string, name freehold.Source) (*pebble.DB, error) {

@@ -15,8 +15,6 @@ import (
 	"time"
 
 	"github.com/freehold-go/freehold"
-	"github.com/freehold-go/freehold/follow"
-	"github.com/freehold-go/freehold/journal"
 	"github.com/freehold-go/freehold/journal/journaltest"
 	"github.com/freehold-go/freehold/sqldb"
 	"github.com/freehold-go/freehold/sqlite"
@@ -73,22 +71,11 @@ func callers(b *testing.B, fn func(n int64) error) {
 	})
 }
 
+// BenchmarkAppend is the engine alone, for profiles.
 func BenchmarkAppend(b *testing.B) {
 	db := openBench(b, nil)
 	callers(b, func(n int64) error {
 		_, err := db.Append(context.Background(), one(n))
-		return err
-	})
-	rate(b, "events")
-}
-
-func BenchmarkAppendInClosure(b *testing.B) {
-	db := openBench(b, nil)
-	callers(b, func(n int64) error {
-		_, err := db.Update(context.Background(), func(ctx context.Context, tx sqldb.Tx) error {
-			_, err := tx.Append(ctx, stream(n), freehold.NoStream, journaltest.Happened{N: int(n), Text: payload})
-			return err
-		})
 		return err
 	})
 	rate(b, "events")
@@ -165,23 +152,8 @@ func openRaw(b *testing.B) *raw {
 	if err := db.Close(); err != nil {
 		b.Fatal(err)
 	}
-	pool, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=wal_autocheckpoint(4000)&_pragma=cache_size(-16384)")
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { pool.Close() })
-	conn, err := pool.Conn(b.Context())
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { conn.Close() })
-	prepare := func(query string) *sql.Stmt {
-		st, err := conn.PrepareContext(context.Background(), query)
-		if err != nil {
-			b.Fatal(err)
-		}
-		return st
-	}
+	conn := openConn(b, path)
+	prepare := func(query string) *sql.Stmt { return prepare(b, conn, query) }
 	return &raw{conn: conn, begin: prepare("BEGIN IMMEDIATE"), commit: prepare("COMMIT"),
 		stream: prepare("INSERT INTO freehold_stream (name, number) VALUES (?, ?)"),
 		event:  prepare("INSERT INTO freehold_event (" + eventColumns + ") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")}
@@ -223,6 +195,100 @@ func (r *raw) insert(batch int) error {
 		return do(r.commit)
 	}
 	return nil
+}
+
+// BenchmarkConformance is what every engine measures.
+func BenchmarkConformance(b *testing.B) {
+	h := harness()
+	h.Raw = journaltest.Raw[sqldb.Tx]{OneByOne: oneByOne, Batched: batched, Scan: scan}
+	journaltest.Benchmark(b, h)
+}
+
+// openTable opens a new database with the engine's settings and a table of keys.
+func openTable(b *testing.B, dir string) *sql.Conn {
+	b.Helper()
+	conn := openConn(b, filepath.Join(dir, "raw.db"))
+	if _, err := conn.ExecContext(context.Background(), `CREATE TABLE event (key TEXT PRIMARY KEY, payload BLOB NOT NULL) WITHOUT ROWID`); err != nil {
+		b.Fatal(err)
+	}
+	return conn
+}
+
+func openConn(b *testing.B, path string) *sql.Conn {
+	b.Helper()
+	pool, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=wal_autocheckpoint(4000)&_pragma=cache_size(-16384)")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { pool.Close() })
+	conn, err := pool.Conn(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func prepare(b *testing.B, conn *sql.Conn, query string) *sql.Stmt {
+	b.Helper()
+	st, err := conn.PrepareContext(context.Background(), query)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return st
+}
+
+// oneByOne shares one connection: SQLite has one writer, and several connections
+// that wait for each other's locks are slower.
+func oneByOne(b *testing.B, dir string) func(string, []byte) error {
+	st := prepare(b, openTable(b, dir), `INSERT INTO event (key, payload) VALUES (?, ?)`)
+	var mu sync.Mutex
+	return func(key string, payload []byte) error {
+		mu.Lock()
+		defer mu.Unlock()
+		_, err := st.ExecContext(context.Background(), key, payload)
+		return err
+	}
+}
+
+func batched(b *testing.B, dir string) func([]string, []byte) error {
+	conn := openTable(b, dir)
+	st := prepare(b, conn, `INSERT INTO event (key, payload) VALUES (?, ?)`)
+	begin, commit := prepare(b, conn, "BEGIN IMMEDIATE"), prepare(b, conn, "COMMIT")
+	return func(keys []string, payload []byte) error {
+		if _, err := begin.ExecContext(context.Background()); err != nil {
+			return err
+		}
+		for _, key := range keys {
+			if _, err := st.ExecContext(context.Background(), key, payload); err != nil {
+				return err
+			}
+		}
+		_, err := commit.ExecContext(context.Background())
+		return err
+	}
+}
+
+func scan(b *testing.B, _ journaltest.DB[sqldb.Tx], place string) func() (int, error) {
+	st := prepare(b, openConn(b, filepath.Join(place, "test.db")), `SELECT `+eventColumns+` FROM freehold_event ORDER BY position`)
+	return func() (n int, err error) {
+		rows, err := st.QueryContext(context.Background())
+		if err != nil {
+			return 0, err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var position, stream, version, schema, micros, incarnation, internal, last int64
+			var name, id, typ string
+			var meta sql.NullString
+			var payload, nonce, digest, chain []byte
+			if err := rows.Scan(&position, &stream, &version, &name, &typ, &schema, &micros, &id, &incarnation, &internal, &last, &meta, &payload, &nonce, &digest, &chain); err != nil {
+				return 0, err
+			}
+			n++
+		}
+		return n, rows.Err()
+	}
 }
 
 // BenchmarkRatio lets the raw driver and the engine take turns of a third of a
@@ -300,155 +366,3 @@ func used() time.Duration {
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // cannot fail for the own process
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
-
-// fill appends events, several to a stream, without waiting for the disk.
-func fill(b *testing.B, db *sqlite.DB, events int) {
-	b.Helper()
-	for n := 0; n < events; {
-		var writes []freehold.Write
-		for range 250 {
-			w := freehold.Write{Stream: stream(int64(-n - 1)), Expect: freehold.NoStream}
-			for range 4 {
-				w.Events = append(w.Events, journaltest.Happened{N: n, Text: payload})
-				n++
-			}
-			writes = append(writes, w)
-		}
-		if _, err := db.Append(b.Context(), writes...); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-// BenchmarkScan reads the journal: with the bare driver, as the journal reads it,
-// and through a follower that does nothing.
-func BenchmarkScan(b *testing.B) {
-	dir := b.TempDir()
-	path := filepath.Join(dir, "scan.db")
-	db, err := sqlite.Open(b.Context(), path, "test", journaltest.Types(b), &sqlite.Options{Relaxed: true, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer db.Close()
-	const events = 200_000
-	fill(b, db, events)
-	pool, err := sql.Open("sqlite", "file:"+path+"?_pragma=cache_size(-16384)")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer pool.Close()
-	_, head, err := db.Journal().Bounds(b.Context())
-	if err != nil {
-		b.Fatal(err)
-	}
-	var rawTook, journalTook, followTook time.Duration
-	for b.Loop() {
-		begun := time.Now()
-		rows, err := pool.Query(`SELECT ` + eventColumns + ` FROM freehold_event ORDER BY position`)
-		if err != nil {
-			b.Fatal(err)
-		}
-		n := 0
-		for rows.Next() {
-			var position, stream, version, schema, micros, incarnation, internal, last int64
-			var name, id, typ string
-			var meta sql.NullString
-			var payload, nonce, digest, chain []byte
-			if err := rows.Scan(&position, &stream, &version, &name, &typ, &schema, &micros, &id, &incarnation, &internal, &last, &meta, &payload, &nonce, &digest, &chain); err != nil {
-				b.Fatal(err)
-			}
-			n++
-		}
-		rows.Close()
-		if n != events {
-			b.Fatalf("%d rows", n)
-		}
-		rawTook += time.Since(begun)
-
-		begun = time.Now()
-		for at := (freehold.Mark{Source: "test"}); at.Position < head.Position; {
-			rs, err := db.Journal().Read(b.Context(), at, 256)
-			if err != nil {
-				b.Fatal(err)
-			}
-			at = rs[len(rs)-1].At
-		}
-		journalTook += time.Since(begun)
-
-		begun = time.Now()
-		ctx, stop := context.WithCancel(b.Context())
-		f := follow.Observe("nothing", []follow.Source{db.Journal()}, func(_ context.Context, rs []freehold.Recorded) error {
-			if rs[len(rs)-1].At.Position == head.Position {
-				stop()
-			}
-			return nil
-		})
-		if err := f.Run(ctx); err != nil {
-			b.Fatal(err)
-		}
-		followTook += time.Since(begun)
-		stop()
-	}
-	n := float64(events * b.N)
-	b.ReportMetric(n/rawTook.Seconds(), "raw/s")
-	b.ReportMetric(n/journalTook.Seconds(), "journal/s")
-	b.ReportMetric(n/followTook.Seconds(), "follow/s")
-	b.ReportMetric(100*rawTook.Seconds()/followTook.Seconds(), "%follow-of-raw")
-}
-
-// BenchmarkHistory lets an empty journal and one with many events take turns.
-func BenchmarkHistory(b *testing.B) {
-	empty := openBench(b, nil)
-	path := filepath.Join(b.TempDir(), "long.db")
-	opts := &sqlite.Options{Relaxed: true, Log: slog.New(slog.DiscardHandler)}
-	full, err := sqlite.Open(b.Context(), path, "test", journaltest.Types(b), opts)
-	if err != nil {
-		b.Fatal(err)
-	}
-	fill(b, full, 1_000_000)
-	if err := full.Close(); err != nil {
-		b.Fatal(err)
-	}
-	opts.Relaxed = false
-	if full, err = sqlite.Open(b.Context(), path, "test", journaltest.Types(b), opts); err != nil {
-		b.Fatal(err)
-	}
-	defer full.Close()
-	var rates [2][2]float64 // new streams, one of 200 known streams
-	var next atomic.Int64
-	turns := 0
-	for b.Loop() {
-		turns++
-		for kind := range 2 {
-			for i, db := range []*sqlite.DB{empty, full} {
-				var count atomic.Int64
-				begun := time.Now()
-				var group sync.WaitGroup
-				for range 64 {
-					group.Go(func() {
-						for time.Since(begun) < time.Second/3 {
-							w := one(next.Add(1))
-							if kind == 1 {
-								w.Stream, w.Expect = stream(-next.Load()%200*4-1), freehold.Any
-							}
-							if _, err := db.Append(context.Background(), w); err != nil {
-								b.Error(err)
-								return
-							}
-							count.Add(1)
-						}
-					})
-				}
-				group.Wait()
-				rates[kind][i] += float64(count.Load()) / time.Since(begun).Seconds()
-			}
-		}
-	}
-	for kind, name := range []string{"new", "known"} {
-		b.ReportMetric(rates[kind][0]/float64(turns), name+"-empty/s")
-		b.ReportMetric(rates[kind][1]/float64(turns), name+"-1M/s")
-		b.ReportMetric(100*rates[kind][1]/rates[kind][0], "%"+name)
-	}
-}
-
-var _ = journal.NewID

@@ -63,8 +63,9 @@ func bit(b bool) int64 {
 	return 0
 }
 
-// eventColumns are those that reading takes.
-const eventColumns = `position, version, stream_name, type, schema, time, id, incarnation, internal, last, meta, payload, nonce, digest, chain`
+// eventColumns are those that reading takes. Each column costs several calls of the
+// driver, so numbers that are small and hashes that are fixed in length share one.
+const eventColumns = `position, version, stream_name, type, schema * 4 + internal * 2 + last, time, id, incarnation, meta, CAST(payload AS BLOB), digest || chain || nonce`
 
 // reading turns rows that have eventColumns into events.
 type reading struct {
@@ -82,33 +83,29 @@ func (rd *reading) row(row []driver.Value) error {
 	version, ok2 := row[1].(int64)
 	name, ok3 := row[2].(string)
 	typ, ok4 := row[3].(string)
-	schema, ok5 := row[4].(int64)
+	flags, ok5 := row[4].(int64)
 	micros, ok6 := row[5].(int64)
 	id, ok7 := row[6].(string)
 	incarnation, ok8 := row[7].(int64)
-	internal, ok9 := row[8].(int64)
-	last, ok10 := row[9].(int64)
-	payload, ok11 := row[11].(string)
-	nonce, ok12 := row[12].([]byte)
-	digest, ok13 := row[13].([]byte)
-	chain, ok14 := row[14].([]byte)
-	if !(ok1 && ok2 && ok3 && ok4 && ok5 && ok6 && ok7 && ok8 && ok9 && ok10 && ok11 && ok12 && ok13 && ok14) {
+	payload, ok9 := row[9].([]byte)
+	hashes, ok10 := row[10].(string)
+	const size = len(freehold.Hash{})
+	if !(ok1 && ok2 && ok3 && ok4 && ok5 && ok6 && ok7 && ok8 && ok9 && ok10) || len(hashes) < 2*size {
 		return fmt.Errorf("position %v: %w", row[0], errRow)
 	}
 	rd.events = append(rd.events, freehold.Recorded{
-		At:      freehold.Mark{Source: rd.db.name, Epoch: rd.epoch, Position: freehold.Position(position)},
+		At:      freehold.Mark{Source: rd.db.name, Epoch: rd.epoch, Position: freehold.Position(position), Chain: freehold.Hash([]byte(hashes[size : 2*size]))},
 		Version: freehold.Version(version), Stream: freehold.StreamID(name), ID: id,
-		Type: freehold.Type{Name: rd.typeName(typ), Version: int(schema)}, Time: time.UnixMicro(micros).UTC(),
-		Internal: internal != 0, Last: last != 0, Raw: []byte(payload), Nonce: nonce,
+		Type: freehold.Type{Name: rd.typeName(typ), Version: int(flags >> 2)}, Time: time.UnixMicro(micros).UTC(),
+		Internal: flags&2 != 0, Last: flags&1 != 0, Raw: payload,
+		Digest: freehold.Hash([]byte(hashes[:size])), Nonce: []byte(hashes[2*size:]),
 	})
 	r := &rd.events[len(rd.events)-1]
 	var err error
 	if r.Incarnation, err = rd.db.incarnations.id(incarnation); err != nil {
 		return fmt.Errorf("position %d: %w", position, err)
 	}
-	copy(r.Digest[:], digest)
-	copy(r.At.Chain[:], chain)
-	if meta, ok := row[10].(string); ok {
+	if meta, ok := row[8].(string); ok {
 		if err := json.Unmarshal([]byte(meta), &r.Meta); err != nil {
 			return fmt.Errorf("position %d: meta: %w", position, err)
 		}
