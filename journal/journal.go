@@ -101,9 +101,11 @@ func (j *Journal) Streams(ctx context.Context, after freehold.StreamID, limit in
 // checked here: the reader checks the first event against it (see [Follows]).
 func (j *Journal) Read(ctx context.Context, after freehold.Mark, limit int) ([]freehold.Recorded, error) {
 	for limit = max(limit, 1); ; limit *= 2 {
-		rs := j.recent.read(after.Position, limit)
+		rs, err := j.remembered(ctx, after.Position, limit)
+		if err != nil {
+			return nil, err
+		}
 		if rs == nil {
-			var err error
 			if rs, err = j.store.Read(ctx, after.Position, limit); err != nil {
 				return nil, fmt.Errorf("read %s behind %d: %w", j.Name(), after.Position, err)
 			}
@@ -125,6 +127,27 @@ func (j *Journal) Read(ctx context.Context, after freehold.Mark, limit int) ([]f
 		j.types.Bind(rs)
 		return rs, nil
 	}
+}
+
+// remembered reads from memory, never beyond the durable head: an engine fills the
+// memory a moment before it moves the head, and whoever had read an event in that
+// moment would next be told that the journal does not reach so far.
+func (j *Journal) remembered(ctx context.Context, after freehold.Position, limit int) ([]freehold.Recorded, error) {
+	rs := j.recent.read(after, limit)
+	if rs == nil {
+		return nil, nil
+	}
+	_, head, err := j.store.Bounds(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if beyond := rs[len(rs)-1].At.Position - head.Position; beyond > 0 {
+		rs = rs[:max(0, len(rs)-int(beyond))]
+	}
+	if len(rs) == 0 {
+		return nil, nil // the store knows the head
+	}
+	return rs, nil
 }
 
 // At returns the mark at a position, as the journal has it. [freehold.ErrDiverged]
