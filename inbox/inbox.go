@@ -45,6 +45,7 @@ type Source struct {
 	head    freehold.Mark       // the highest place heard of
 	suspect bool                // something does not fit: the feed decides
 	heard   time.Time           // last sign of the source
+	opening string              // the incarnation last heard of
 	whole   freehold.Position   // where the window's last whole transaction ends
 	moved   time.Time           // when whole last moved, or head went beyond it
 	news    chan struct{}       // closed and replaced at any of these changes
@@ -135,6 +136,13 @@ func (s *Source) expects(after freehold.Mark) time.Duration {
 	return max(0, delivery-time.Since(s.moved))
 }
 
+// below reports whether the mark is not in the history that ends at the head: one
+// reader's question may have ended the suspicion that another one must act on.
+func (s *Source) below(after freehold.Mark) bool {
+	return s.head.Position < after.Position ||
+		s.head.Position == after.Position && s.head.Chain != after.Chain && after.Chain != (freehold.Hash{})
+}
+
 // buffered returns events of the window that continue the mark, up to a
 // transaction boundary.
 func (s *Source) buffered(after freehold.Mark, limit int) []freehold.Recorded {
@@ -169,7 +177,8 @@ func (s *Source) Wait(ctx context.Context, after freehold.Mark) error {
 	for {
 		s.mu.Lock()
 		expected := s.expects(after)
-		ready, news, quiet := s.suspect || s.head.Position > after.Position && expected == 0, s.news, time.Since(s.heard)
+		ready := s.suspect || s.below(after) || s.head.Position > after.Position && expected == 0
+		news, quiet := s.news, time.Since(s.heard)
 		s.mu.Unlock()
 		if ready {
 			return nil
@@ -245,6 +254,10 @@ func (s *Source) take(_ context.Context, events []freehold.Recorded) error {
 			s.suspect = s.suspect || r.At.Position == s.window[n-1].At.Position+1
 			s.window, s.whole = s.window[:0:0], 0
 		}
+		if len(s.window) == 0 && r.At.Position <= s.head.Position && r.Incarnation != s.opening {
+			s.suspect = true // nothing to compare it with
+		}
+		s.opening = r.Incarnation
 		one := events[i : i+1]
 		s.types.Bind(one)
 		s.window = append(s.window, one[0])
@@ -269,12 +282,11 @@ func (s *Source) announced(h transport.Head) {
 	if h.Source != s.name {
 		return
 	}
-	if h.Position < s.head.Position && h.Epoch != s.head.Epoch || h.Position == s.head.Position && h.Chain != s.head.Chain {
+	if h.Position < s.head.Position && (h.Epoch != s.head.Epoch || h.Incarnation != s.opening) ||
+		h.Position == s.head.Position && h.Chain != s.head.Chain {
 		s.suspect = true
 	}
-	if n := len(s.window); n > 0 && h.Incarnation != s.window[n-1].Incarnation && h.Position < s.window[n-1].At.Position {
-		s.suspect = true
-	}
+	s.opening = h.Incarnation
 	if h.Position > s.head.Position {
 		if s.head.Position <= s.whole {
 			s.moved = time.Now() // from now on something is missing
@@ -288,8 +300,11 @@ func (s *Source) announced(h transport.Head) {
 func (s *Source) learn(head freehold.Mark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if head != s.head && (head.Position > s.head.Position || s.suspect || head.Epoch != s.head.Epoch) {
+	if head != s.head && (head.Position >= s.head.Position || s.suspect || head.Epoch != s.head.Epoch) {
 		s.head = head
+		if n := len(s.window); n > 0 && head.Position < s.window[n-1].At.Position {
+			s.window, s.whole = nil, 0 // of a history that is gone
+		}
 	}
 	s.signal()
 }
