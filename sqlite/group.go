@@ -179,16 +179,17 @@ func (db *DB) run(j *writer.Job[*job], alone bool) error {
 		db.tail.Seal()
 		return nil
 	}
-	if !alone {
-		if err := db.exec("SAVEPOINT closure"); err != nil {
-			return db.voidFor(err)
-		}
+	if err := db.exec("SAVEPOINT closure"); err != nil {
+		return db.voidFor(err)
 	}
 	w.tx = &transaction{db: db, writer: true, session: db.writer, id: journal.NewID(), now: journal.Now(), save: save, mark: db.tail.Head()}
 	err := j.Run()
 	diskErr := w.tx.end()
 	if diskErr != nil {
 		return db.voidFor(diskErr)
+	}
+	if w.tx.ended {
+		return errVoid
 	}
 	if err != nil {
 		db.tail.Rollback(save)
@@ -202,10 +203,10 @@ func (db *DB) run(j *writer.Job[*job], alone bool) error {
 	} else {
 		db.tail.Seal()
 	}
-	if !alone {
-		if releaseErr := db.exec("RELEASE closure"); releaseErr != nil {
-			return db.voidFor(releaseErr)
-		}
+	// Fails if the transaction has ended: without it, what follows would commit by
+	// itself.
+	if releaseErr := db.exec("RELEASE closure"); releaseErr != nil {
+		return db.voidFor(releaseErr)
 	}
 	return err
 }

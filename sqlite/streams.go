@@ -164,7 +164,7 @@ func (d *directory) numberIn(c *direct, s freehold.StreamID, before seen) (numbe
 }
 
 // merge inserts some names into the table, as part of the group's transaction. It
-// is faster than streams begin.
+// keeps ahead of the streams that begin.
 func (d *directory) merge(c *direct) error {
 	if d.old == nil {
 		if len(d.young) < d.generation && d.head-d.listed < int64(spanOfGeneration*d.generation) {
@@ -180,7 +180,7 @@ func (d *directory) merge(c *direct) error {
 			return nil // still sorting
 		}
 	}
-	return d.insert(c, min(len(d.names), 2*len(d.fresh)+16))
+	return d.insert(c, min(len(d.names), len(d.fresh)+len(d.fresh)/4+4))
 }
 
 // freeze makes the young ones the old ones, and lets them be sorted.

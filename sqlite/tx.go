@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
@@ -29,9 +30,10 @@ type transaction struct {
 	session *session
 	before  seen // of a View: taken before its snapshot
 
-	mu   sync.Mutex
-	over bool
-	disk error // the first error of the disk that a statement met
+	mu    sync.Mutex
+	over  bool
+	ended bool  // a statement has ended the group's transaction
+	disk  error // the first error of the disk that a statement met
 }
 
 var _ sqldb.Tx = (*transaction)(nil)
@@ -51,12 +53,25 @@ func (tx *transaction) begin() (end func(), err error) {
 		tx.mu.Unlock()
 		return nil, freehold.ErrTxDone
 	}
+	if tx.ended {
+		tx.mu.Unlock()
+		return nil, errVoid // what a statement did now would commit by itself
+	}
 	return tx.mu.Unlock, nil
 }
 
+// note looks at the error of a statement: the disk may have failed, or the
+// transaction have ended, as INSERT OR ROLLBACK does.
 func (tx *transaction) note(err error) error {
+	if err == nil {
+		return nil
+	}
 	if ofDisk(err) && tx.disk == nil {
 		tx.disk = err
+	}
+	if tx.writer && code(err) != 0 && tx.session.exec("BEGIN") == nil { // fails inside a transaction
+		tx.ended = true
+		return errors.Join(err, tx.session.exec("ROLLBACK"))
 	}
 	return err
 }
@@ -114,7 +129,9 @@ func (tx *transaction) QueryRowContext(ctx context.Context, query string, args .
 	if err != nil {
 		return tx.db.failedRow(err)
 	}
-	return stmt.QueryRowContext(context.Background(), args...)
+	row := stmt.QueryRowContext(context.Background(), args...)
+	_ = tx.note(row.Err()) // Scan returns it
+	return row
 }
 
 // failedRow returns a row whose Scan fails: database/sql makes one only from a

@@ -67,7 +67,7 @@ const (
 )
 
 // maxIdle is how often Next lets others run in vain before it goes on.
-const maxIdle = 32
+const maxIdle = 64
 
 // New returns an empty queue.
 func New[W any](opts Options) *Queue[W] {

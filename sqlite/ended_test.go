@@ -1,0 +1,63 @@
+package sqlite_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/journal/journaltest"
+	"github.com/freehold-go/freehold/sqldb"
+)
+
+// TestAStatementThatEndsTheTransactionLeavesNothing: a closure that ignores that a
+// statement rolled back its transaction, and goes on, commits nothing of what came
+// before or behind it.
+func TestAStatementThatEndsTheTransactionLeavesNothing(t *testing.T) {
+	t.Parallel()
+	h := harness()
+	db := h.Open(t, journaltest.Setup{Place: t.TempDir(), Types: journaltest.Types(t)})
+	defer db.Close()
+	put := func(ctx context.Context, tx sqldb.Tx, how, key string) error {
+		_, err := tx.ExecContext(ctx, `INSERT `+how+` INTO state (key, value) VALUES ($1, 'x')`, key)
+		return err
+	}
+	if _, err := db.Update(t.Context(), func(ctx context.Context, tx sqldb.Tx) error { return put(ctx, tx, "", "taken") }); err != nil {
+		t.Fatal(err)
+	}
+	_, err := db.Update(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+		if _, err := tx.Append(ctx, "a-1", freehold.NoStream, journaltest.Happened{}); err != nil {
+			return err
+		}
+		if err := put(ctx, tx, "", "before"); err != nil {
+			return err
+		}
+		if err := put(ctx, tx, "OR ROLLBACK", "taken"); err == nil {
+			t.Error("a key was taken twice")
+		}
+		if err := put(ctx, tx, "", "behind"); err == nil {
+			t.Error("a statement behind the end of the transaction went through")
+		}
+		return nil
+	})
+	if err == nil {
+		t.Error("a closure whose transaction was rolled back was told that it committed")
+	}
+	for _, key := range []string{"before", "behind"} {
+		err := db.View(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+			v, err := h.Get(ctx, tx, key)
+			if v != "" {
+				t.Errorf("what was written %s it is there", key)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if v := versionIn(t, db.Events(t.Context(), "a-1", 0)); v != 0 {
+		t.Errorf("the event is there, at version %d", v)
+	}
+	if _, err := db.Update(t.Context(), func(ctx context.Context, tx sqldb.Tx) error { return put(ctx, tx, "", "next") }); err != nil {
+		t.Errorf("the next closure: %v", err)
+	}
+}
