@@ -77,6 +77,7 @@ func New[W any](opts Options) *Queue[W] {
 	if opts.Cancel == 0 {
 		opts.Cancel = 5 * time.Second
 	}
+	opts.Warn = min(opts.Warn, opts.Cancel) // the first look at a closure
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}

@@ -219,3 +219,23 @@ func BenchmarkClosureTurn(b *testing.B) {
 	q.Close()
 	<-q.Done()
 }
+
+func TestLimitBelowTheWarningHolds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := writer.New[int](writer.Options{Cancel: 20 * time.Millisecond}) // the warning is at 100 ms
+		go serve(q, func() {})
+		begun := time.Now()
+		_, err := q.Do(t.Context(), 0, func(ctx context.Context) error {
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+			return nil
+		})
+		if !errors.Is(err, freehold.ErrTooLong) || time.Since(begun) != 20*time.Millisecond {
+			t.Errorf("error %v after %v, want ErrTooLong after 20 ms", err, time.Since(begun))
+		}
+		q.Close()
+	})
+}
