@@ -21,6 +21,10 @@
 // each closure of the group runs again alone. After a disk error the database is
 // latched: every write returns freehold.ErrLatched until the process restarts,
 // and those whose commit was under way get freehold.ErrUnknown.
+//
+// The table of streams by name lags behind the events, by at most two generations
+// of 131,072 streams (see docs/adr/0011). Close completes it; behind a crash Open
+// reads the events that it lacks, a second's worth at most, and finds every stream.
 package sqlite
 
 import (
