@@ -24,7 +24,7 @@ func (db *DB) flush(events []freehold.Recorded) error {
 		}
 	}
 	return db.writer.do(func(d *direct) error {
-		if err := db.streams.merge(d); err != nil {
+		if err := db.streams.merge(d, len(events)); err != nil {
 			return err
 		}
 		for i := range events {

@@ -24,7 +24,7 @@
 //
 // The table of streams by name lags behind the events, by at most two generations
 // of 131,072 streams (see docs/adr/0011). Close completes it; behind a crash Open
-// reads the events that it lacks, a second's worth at most, and finds every stream.
+// reads the events behind it, about a million at most, and finds every stream.
 package sqlite
 
 import (

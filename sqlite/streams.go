@@ -163,9 +163,9 @@ func (d *directory) numberIn(c *direct, s freehold.StreamID, before seen) (numbe
 	return number, found, err
 }
 
-// merge inserts some names into the table, as part of the group's transaction. It
-// keeps ahead of the streams that begin.
-func (d *directory) merge(c *direct) error {
+// merge inserts some names into the table, as part of the transaction of a group of
+// so many events. It keeps ahead of the streams that begin, and of the events.
+func (d *directory) merge(c *direct, events int) error {
 	if d.old == nil {
 		if len(d.young) < d.generation && d.head-d.listed < int64(spanOfGeneration*d.generation) {
 			return nil
@@ -180,7 +180,8 @@ func (d *directory) merge(c *direct) error {
 			return nil // still sorting
 		}
 	}
-	return d.insert(c, min(len(d.names), len(d.fresh)+len(d.fresh)/4+4))
+	n := 16 + max(len(d.fresh)+len(d.fresh)/4, events/spanOfGeneration)
+	return d.insert(c, min(len(d.names), n))
 }
 
 // freeze makes the young ones the old ones, and lets them be sorted.
