@@ -518,8 +518,11 @@ func TestObserveStartsAtTheHead(t *testing.T) {
 	run(t, f)
 	eventually(t, func() bool { return f.Status(t.Context())[0].State == follow.Running })
 	appendNotes(t, source, "n-a", "after")
+	if got := <-seen; got != "" {
+		t.Errorf("first seen is %s, want a placeholder at the head", got)
+	}
 	if got, want := <-seen, `{"text":"after"}`; got != want {
-		t.Errorf("first seen is %s, want %s", got, want)
+		t.Errorf("next seen is %s, want %s", got, want)
 	}
 }
 

@@ -106,7 +106,10 @@ func (f *Follower) Adopt(ctx context.Context, s freehold.Source) (freehold.Mark,
 	var base freehold.Mark
 	err = fd.ask(ctx, &request{moves: true, done: make(chan error, 1), do: func(ctx context.Context, sink operable) error {
 		to, err := sink.adopt(ctx, place, history)
-		base = to
+		if err == nil {
+			base = to
+			fd.arrive(to) // nobody's token is satisfied by the place that was given up
+		}
 		return err
 	}})
 	if err != nil {

@@ -26,7 +26,8 @@ func Into(name string, sources []Source, sink Sink, opts *Options) *Follower {
 // Observe returns a follower whose mark is in memory: it begins at each source's
 // head when it starts, and is for what holds no state across restarts, such as
 // caches and live pages. fn gets events of one source at a time, in order,
-// placeholders included.
+// placeholders included; the first thing that it gets is a placeholder at the head
+// where it begins.
 func Observe(name string, sources []Source, fn func(ctx context.Context, rs []freehold.Recorded) error) *Follower {
 	return newFollower(name, sources, &memorySink{sources: sources, fn: fn, marks: map[freehold.Source]freehold.Mark{}}, nil)
 }
@@ -50,6 +51,9 @@ func (m *memorySink) Mark(ctx context.Context, name freehold.Source) (freehold.M
 			_, head, err := s.Bounds(ctx)
 			if err != nil {
 				return mark, err
+			}
+			if err := m.fn(ctx, []freehold.Recorded{{At: head, Internal: true, Last: true}}); err != nil {
+				return head, err
 			}
 			m.set(head)
 			return head, nil

@@ -113,7 +113,7 @@ func (f *Follower) WaitFor(ctx context.Context, tok freehold.Token) error {
 func (f *Follower) waitFor(ctx context.Context, fd *feed, want freehold.Mark) error {
 	for {
 		fd.mu.Lock()
-		place, known, changed := fd.place, fd.known, fd.changed
+		place, known, changed := fd.place, fd.known && fd.state != Diverged, fd.changed
 		fd.mu.Unlock()
 		switch {
 		case !known || want.Position > place.Position:
