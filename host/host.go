@@ -141,6 +141,10 @@ func (h *Host) Handle(pattern string, handler http.Handler) {
 	h.mux.Handle(pattern, h.metrics.timed(handler))
 }
 
+// Gauge shows a number on /metrics, read when it is asked for. The name is new and
+// follows the conventions of Prometheus.
+func (h *Host) Gauge(name, help string, read func() float64) { h.metrics.gauge(name, help, read) }
+
 // Handler is what the host serves.
 func (h *Host) Handler() http.Handler { return h.mux }
 

@@ -74,15 +74,8 @@ func (s *Server) api(mux *http.ServeMux) {
 		web.Token
 		SKU string `path:"sku" maxLength:"64"`
 	}) (*web.Body[inventorydb.Product], error) {
-		out := &web.Body[inventorydb.Product]{}
-		return out, s.read(ctx, in.Token, func(ctx context.Context, tx kv.Tx) error {
-			p, found, err := inventorydb.ProductOf(ctx, tx, in.SKU)
-			if err == nil && !found {
-				err = fmt.Errorf("%w: product %s", web.ErrNotFound, in.SKU)
-			}
-			out.Body = p
-			return err
-		})
+		p, err := s.product(ctx, in.Token, in.SKU)
+		return &web.Body[inventorydb.Product]{Body: p}, err
 	})
 	huma.Get(api, "/stock/{sku}", func(ctx context.Context, in *struct {
 		web.Token

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/cache"
 	"github.com/freehold-go/freehold/follow"
 	"github.com/freehold-go/freehold/host"
 	"github.com/freehold-go/freehold/inbox"
@@ -52,6 +53,8 @@ type Server struct {
 	store  *inventorydb.Store
 	orders *follow.Follower
 	wait   time.Duration
+
+	products *cache.Cache[string, found]
 }
 
 // New opens the database, binds the address and wires the service. Call Run, or
@@ -102,6 +105,8 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		s.Go("relay", outbox.New(s.db.Journal(), cfg.Publisher, &outbox.Options{Log: cfg.Log}))
 	}
 	s.Go("reservations", s.orders)
+	s.products = s.productCache()
+	s.watchProducts()
 	mux := http.NewServeMux()
 	s.api(mux)
 	s.Handle("/", mux)
