@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/pprof"
 	"syscall"
 
@@ -53,6 +54,11 @@ func run(args []string) int {
 	_ = level.UnmarshalText([]byte(c.Log)) // one of the enum
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})))
 
+	if os.Getenv("GOMAXPROCS") == "" {
+		// Each database's commit blocks a thread until the disk has it; with as many
+		// threads as cores the others wait for it. Measured: a third more checkouts.
+		runtime.GOMAXPROCS(2 * runtime.NumCPU())
+	}
 	if c.Profile != "" {
 		f, err := os.Create(c.Profile)
 		if err == nil {
