@@ -251,12 +251,7 @@ func (s *Server) adjust(ctx context.Context, all []web.TradeIn, where func(int) 
 	adjustments, digests := make([]billing.Adjustment, len(all)), make([]string, len(all))
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	for i, in := range all {
-		for k, l := range in.Lines {
-			if _, err := event.ParseMoney(l.Price); err != nil {
-				return nil, none, web.Invalid(where(i)+".lines["+strconv.Itoa(k)+"].price", err.Error(), l.Price)
-			}
-		}
-		trade, lines, err := in.Event(now)
+		trade, lines, err := in.Event(where(i), now)
 		if err != nil {
 			return nil, none, err
 		}

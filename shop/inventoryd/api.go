@@ -43,7 +43,7 @@ func (s *Server) api(mux *http.ServeMux) {
 	api := web.NewAPI(mux, "Inventory", "Products, stock and reservations.")
 	huma.Register(api, huma.Operation{OperationID: "define-product", Method: http.MethodPost, Path: "/products", MaxBodyBytes: web.MaxBody, Summary: "Define or change a product, and receive units of it"},
 		func(ctx context.Context, in *struct{ Body productIn }) (*web.Answer[inventorydb.Product], error) {
-			all, tok, err := s.define(ctx, []productIn{in.Body})
+			all, tok, err := s.define(ctx, []productIn{in.Body}, single)
 			if err != nil {
 				return nil, err
 			}
@@ -53,7 +53,7 @@ func (s *Server) api(mux *http.ServeMux) {
 		func(ctx context.Context, in *struct {
 			Body []productIn `minItems:"1" maxItems:"5000"`
 		}) (*web.Answer[[]inventorydb.Product], error) {
-			all, tok, err := s.define(ctx, in.Body)
+			all, tok, err := s.define(ctx, in.Body, several)
 			return &web.Answer[[]inventorydb.Product]{Token: tok.String(), Body: all}, err
 		})
 	huma.Get(api, "/products", func(ctx context.Context, in *struct {
@@ -112,7 +112,7 @@ func (s *Server) api(mux *http.ServeMux) {
 				return nil, err
 			}
 			in.Body.Key = key
-			all, tok, err := s.move(ctx, []movementIn{in.Body})
+			all, tok, err := s.move(ctx, []movementIn{in.Body}, single)
 			if err != nil {
 				return nil, err
 			}
@@ -122,7 +122,7 @@ func (s *Server) api(mux *http.ServeMux) {
 		func(ctx context.Context, in *struct {
 			Body []movementIn `minItems:"1" maxItems:"1000"`
 		}) (*web.Answer[[]movementOut], error) {
-			all, tok, err := s.move(ctx, in.Body)
+			all, tok, err := s.move(ctx, in.Body, several)
 			return &web.Answer[[]movementOut]{Token: tok.String(), Body: all}, err
 		})
 }
@@ -138,12 +138,19 @@ func (s *Server) read(ctx context.Context, token web.Token, fn func(ctx context.
 	return web.Problem(err)
 }
 
-func (s *Server) define(ctx context.Context, in []productIn) ([]inventorydb.Product, freehold.Token, error) {
+// single and several say where in a request its ith command is.
+func single(int) string    { return "body" }
+func several(i int) string { return fmt.Sprintf("body[%d]", i) }
+
+func (s *Server) define(ctx context.Context, in []productIn, where func(int) string) ([]inventorydb.Product, freehold.Token, error) {
 	all := make([]inventorydb.Product, len(in))
 	for i, p := range in {
+		if err := errors.Join(web.Plain(where(i)+".sku", p.SKU), web.Plain(where(i)+".description", p.Description)); err != nil {
+			return nil, freehold.Token{}, err
+		}
 		price, err := event.ParseMoney(p.Price)
 		if err != nil || price < 0 {
-			return nil, freehold.Token{}, web.Invalid(fmt.Sprintf("body[%d].price", i), "want an amount from 0", p.Price)
+			return nil, freehold.Token{}, web.Invalid(where(i)+".price", "want an amount from 0", p.Price)
 		}
 		all[i] = inventorydb.Product{SKU: p.SKU, Description: p.Description, Price: price}
 	}
@@ -158,20 +165,20 @@ func (s *Server) define(ctx context.Context, in []productIn) ([]inventorydb.Prod
 	return all, tok, web.Problem(err)
 }
 
-func (s *Server) move(ctx context.Context, in []movementIn) ([]movementOut, freehold.Token, error) {
+func (s *Server) move(ctx context.Context, in []movementIn, where func(int) string) ([]movementOut, freehold.Token, error) {
 	events := make([]event.StockAdjusted, len(in))
 	out := make([]movementOut, len(in))
 	for i, m := range in {
-		trade, lines, err := m.Event(time.Now().UTC().Truncate(time.Microsecond))
+		trade, lines, err := m.Event(where(i), time.Now().UTC().Truncate(time.Microsecond))
 		if err != nil {
 			return nil, freehold.Token{}, err
 		}
 		if m.Key == "" {
-			return nil, freehold.Token{}, web.Invalid(fmt.Sprintf("body[%d].key", i), "want an idempotency key", "")
+			return nil, freehold.Token{}, web.Invalid(where(i)+".key", "want an idempotency key", "")
 		}
 		for k, l := range lines {
 			if l.Quantity == 0 || l.Quantity > event.MaxQuantity || l.Quantity < -event.MaxQuantity {
-				return nil, freehold.Token{}, web.Invalid(fmt.Sprintf("body[%d].lines[%d].quantity", i, k), "want a number other than 0, within a thousand million", l.Quantity)
+				return nil, freehold.Token{}, web.Invalid(fmt.Sprintf("%s.lines[%d].quantity", where(i), k), "want a number other than 0, within a thousand million", l.Quantity)
 			}
 		}
 		digest, err := web.Digest(m)

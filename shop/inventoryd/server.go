@@ -21,6 +21,7 @@ import (
 	"github.com/freehold-go/freehold/pebble"
 	"github.com/freehold-go/freehold/shop/event"
 	"github.com/freehold-go/freehold/shop/inventorydb"
+	"github.com/freehold-go/freehold/shop/web"
 	"github.com/freehold-go/freehold/transport"
 )
 
@@ -42,6 +43,8 @@ type Config struct {
 	Opening *int64
 	// Wait is how long a read waits for its token. 0 is 5 s.
 	Wait time.Duration
+	// Relaxed commits without waiting for the disk. For tests.
+	Relaxed bool
 	// Log is where the service writes. nil is slog.Default().
 	Log *slog.Logger
 }
@@ -85,7 +88,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("inventory: data directory: %w", err)
 	}
-	if s.db, err = pebble.Open(ctx, filepath.Join(cfg.Data, "inventory.pebble"), event.SourceInventory, types, &pebble.Options{Warn: time.Second, Log: cfg.Log}); err != nil {
+	if s.db, err = pebble.Open(ctx, filepath.Join(cfg.Data, "inventory.pebble"), event.SourceInventory, types, &pebble.Options{Relaxed: cfg.Relaxed, Warn: time.Second, Log: cfg.Log}); err != nil {
 		return nil, fmt.Errorf("inventory: %w", err)
 	}
 	s.Host, err = host.New("inventory", s.db.Journal(), &host.Options{Addr: cfg.Addr, Token: cfg.Token, Audit: []string{"inventory.pebble: " + strings.Join(s.db.Audit(), ", ")}, Log: cfg.Log})
@@ -109,7 +112,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	s.watchProducts()
 	mux := http.NewServeMux()
 	s.api(mux)
-	s.Handle("/", mux)
+	s.Handle("/", web.Handler(mux))
 	return s, nil
 }
 

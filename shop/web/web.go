@@ -13,7 +13,9 @@ import (
 	"maps"
 	"net/http"
 	"reflect"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -101,9 +103,17 @@ type TradeIn struct {
 	Lines     []LineIn   `json:"lines" minItems:"1" maxItems:"5000"`
 }
 
-// Event returns the parts of a command that events carry. at is the time of a
-// command that names none.
-func (t TradeIn) Event(at time.Time) (event.Trade, []event.Line, error) {
+// Plain refuses text with control characters; where is its place in the request.
+func Plain(where, text string) error {
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		return Invalid(where, "want no control characters", text)
+	}
+	return nil
+}
+
+// Event returns the parts of a command that events carry. where is its place in the
+// request, and at the time of a command that names none.
+func (t TradeIn) Event(where string, at time.Time) (event.Trade, []event.Line, error) {
 	trade := event.Trade{Reference: t.Reference, Customer: t.Customer, Country: t.Country, Currency: t.Currency, At: at}
 	if t.At != nil {
 		trade.At = t.At.UTC()
@@ -111,11 +121,19 @@ func (t TradeIn) Event(at time.Time) (event.Trade, []event.Line, error) {
 	if trade.Currency == "" {
 		trade.Currency = "GBP"
 	}
+	err := errors.Join(Plain(where+".reference", t.Reference), Plain(where+".customer", t.Customer), Plain(where+".country", t.Country))
+	if err != nil {
+		return trade, nil, err
+	}
 	lines := make([]event.Line, len(t.Lines))
 	for i, l := range t.Lines {
+		line := fmt.Sprintf("%s.lines[%d]", where, i)
+		if err := errors.Join(Plain(line+".sku", l.SKU), Plain(line+".description", l.Description)); err != nil {
+			return trade, nil, err
+		}
 		price, err := event.ParseMoney(l.Price)
 		if err != nil {
-			return trade, nil, Invalid(fmt.Sprintf("body.lines[%d].price", i), err.Error(), l.Price)
+			return trade, nil, Invalid(line+".price", err.Error(), l.Price)
 		}
 		lines[i] = event.Line{SKU: l.SKU, Description: l.Description, Quantity: l.Quantity, Price: price, Stocked: l.Stocked == nil || *l.Stocked, At: l.At}
 	}
