@@ -23,7 +23,7 @@
 // and those whose commit was under way get freehold.ErrUnknown.
 //
 // The table of streams by name lags behind the events, by at most two generations
-// of 131,072 streams (see docs/adr/0011). Close completes it; behind a crash Open
+// of 131,072 streams (see docs/adr/0008). Close completes it; behind a crash Open
 // reads the events behind it, about a million at most, and finds every stream.
 package sqlite
 
