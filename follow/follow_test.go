@@ -282,7 +282,7 @@ func TestReleaseRacingArrivalsKeepsOrder(t *testing.T) {
 	run(t, f)
 	ctx := patient(t)
 	want := ""
-	for round := range 20 {
+	for round := range 200 {
 		healed.Store(false)
 		tok, err := source.Append(ctx, note("n-a", "poison"))
 		if err != nil {
