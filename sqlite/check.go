@@ -92,7 +92,8 @@ func checkFile(path string) error {
 // is opened.
 const smallFile = 256 << 20
 
-// auditSettings reads the settings back that durability rests on.
+// auditSettings reads the settings back that durability and insert-only tables rest
+// on.
 func (db *DB) auditSettings(ctx context.Context, relaxed bool) error {
 	read := func(pragma string) (string, error) {
 		var v string
@@ -101,7 +102,7 @@ func (db *DB) auditSettings(ctx context.Context, relaxed bool) error {
 		}
 		return v, nil
 	}
-	want := []struct{ pragma, value string }{{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}}
+	want := []struct{ pragma, value string }{{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}, {"recursive_triggers", "1"}}
 	for _, w := range want {
 		got, err := read(w.pragma)
 		if err != nil {

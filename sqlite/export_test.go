@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"errors"
+	"strings"
 	"sync/atomic"
 )
 
@@ -24,3 +25,17 @@ func (db *DB) Collect(streams int) { db.streams.generation = streams }
 
 // Generations is how many times the names in memory have gone to the table.
 func (db *DB) Generations() uint64 { return db.streams.generations() }
+
+// Override makes the driver open files with another setting than it is told, as some
+// do of their own accord.
+func (o *Options) Override(pragma string) {
+	name, _, _ := strings.Cut(pragma, "(")
+	o.override = func(pragmas []string) []string {
+		for i := range pragmas {
+			if strings.HasPrefix(pragmas[i], name+"(") {
+				pragmas[i] = pragma
+			}
+		}
+		return pragmas
+	}
+}

@@ -42,6 +42,17 @@ CREATE TABLE freehold_event (
 );
 CREATE UNIQUE INDEX freehold_event_stream ON freehold_event (stream, version);
 
+-- History is only ever added to. REPLACE deletes a row too: Open sets
+-- recursive_triggers, without which it would pass these triggers by.
+CREATE TRIGGER freehold_event_no_update BEFORE UPDATE ON freehold_event
+BEGIN SELECT RAISE(ABORT, 'freehold_event is insert-only: append another event'); END;
+CREATE TRIGGER freehold_event_no_delete BEFORE DELETE ON freehold_event
+BEGIN SELECT RAISE(ABORT, 'freehold_event is insert-only: append another event'); END;
+CREATE TRIGGER freehold_incarnation_no_update BEFORE UPDATE ON freehold_incarnation
+BEGIN SELECT RAISE(ABORT, 'freehold_incarnation is insert-only'); END;
+CREATE TRIGGER freehold_incarnation_no_delete BEFORE DELETE ON freehold_incarnation
+BEGIN SELECT RAISE(ABORT, 'freehold_incarnation is insert-only'); END;
+
 -- The streams by name. Rows are added in bulk and in the order of names, some time
 -- after a stream began; until then it is found among the latest events.
 CREATE TABLE freehold_stream (

@@ -6,7 +6,9 @@
 // State, events and marks commit in one transaction (G1), and no caller is
 // answered before the commit that carries its work has been synced to disk. The
 // settings that this rests on (WAL, synchronous=FULL) are read back when the file
-// is opened (G11). One process at a time can open a file.
+// is opened (G11). One process at a time can open a file. Events cannot be changed
+// or deleted, and a table of yours that a DELETE trigger makes insert-only is so for
+// INSERT OR REPLACE too: recursive_triggers is on.
 //
 // # Ordering
 //
@@ -78,6 +80,8 @@ type Options struct {
 	CacheBytes int
 	// Log is where warnings go. nil is slog.Default().
 	Log *slog.Logger
+
+	override func(pragmas []string) []string // for tests: what the driver makes of them
 }
 
 // DB is an open database. It is safe for concurrent use.
@@ -160,8 +164,11 @@ func (db *DB) open(ctx context.Context, opts Options) error {
 	if opts.Relaxed {
 		synchronous = "OFF"
 	}
-	pragmas := []string{"journal_mode(WAL)", "synchronous(" + synchronous + ")", "busy_timeout(5000)", "foreign_keys(1)",
+	pragmas := []string{"journal_mode(WAL)", "synchronous(" + synchronous + ")", "busy_timeout(5000)", "foreign_keys(1)", "recursive_triggers(1)",
 		"wal_autocheckpoint(0)", fmt.Sprintf("cache_size(-%d)", opts.CacheBytes>>10)}
+	if opts.override != nil {
+		pragmas = opts.override(pragmas)
+	}
 	var err error
 	if db.write, err = sql.Open("sqlite", dsn(db.path, pragmas)); err != nil {
 		return fmt.Errorf("sqlite: open %s: %w", db.path, err)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/journal"
@@ -297,8 +298,10 @@ func controlWord(query string) string {
 			}
 			statement = strings.TrimSpace(statement[end+skip:])
 		}
-		word, _, _ := strings.Cut(strings.ReplaceAll(statement, "\n", " "), " ")
-		switch word = strings.ToUpper(word); word {
+		if end := strings.IndexFunc(statement, func(r rune) bool { return !unicode.IsLetter(r) }); end >= 0 {
+			statement = statement[:end]
+		}
+		switch word := strings.ToUpper(statement); word {
 		case "BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE", "ATTACH", "DETACH", "PRAGMA", "VACUUM":
 			return word
 		}

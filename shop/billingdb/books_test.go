@@ -56,18 +56,25 @@ func TestBooksAreInsertOnly(t *testing.T) {
 		{`INSERT OR REPLACE INTO invoice SELECT * FROM invoice`, "no holes"},
 		{`INSERT INTO invoice SELECT series, number + 2, order_id || 'x', reference, customer, country, currency, business_at, amount, issued_at FROM invoice`, "no holes"},
 		{`INSERT INTO invoice SELECT series, number + 1, order_id, reference, customer, country, currency, business_at, amount, issued_at FROM invoice`, "UNIQUE"},
+		{`INSERT OR REPLACE INTO invoice SELECT series, number + 1, order_id, reference, customer, country, currency, business_at, amount, issued_at FROM invoice`, "insert-only"},
+		{`INSERT OR REPLACE INTO invoice (rowid, series, number, order_id, reference, customer, country, currency, business_at, amount, issued_at)
+			SELECT rowid, series, number + 1, order_id || 'x', reference, customer, country, currency, business_at, amount, issued_at FROM invoice`, "insert-only"},
 		{`UPDATE credit_note SET amount = 0`, "insert-only"},
 		{`DELETE FROM credit_note`, "insert-only"},
 		{`INSERT OR REPLACE INTO credit_note SELECT * FROM credit_note`, "no holes"},
+		{`INSERT OR REPLACE INTO credit_note SELECT series, number + 1, order_id, return_id, reference, customer, country, currency, business_at, amount, issued_at FROM credit_note`, "insert-only"},
 		{`UPDATE ledger_entry SET amount = 1 WHERE entry = 1`, "insert-only"},
 		{`DELETE FROM ledger_entry WHERE entry = 1`, "insert-only"},
 		{`INSERT OR REPLACE INTO ledger_entry SELECT * FROM ledger_entry`, "no holes"},
+		{`INSERT OR REPLACE INTO ledger_entry (rowid, entry, kind, debit, credit, amount, currency, document, posted_at)
+			SELECT 1, MAX(entry) + 1, kind, debit, credit, amount, currency, document, posted_at FROM ledger_entry`, "insert-only"},
 		{`INSERT INTO ledger_entry SELECT MAX(entry) + 2, kind, debit, credit, amount, currency, document, posted_at FROM ledger_entry`, "no holes"},
 		{`INSERT INTO ledger_entry SELECT MAX(entry) + 1, kind, debit, debit, amount, currency, document, posted_at FROM ledger_entry`, "CHECK"},
 		{`INSERT INTO ledger_entry SELECT MAX(entry) + 1, kind, debit, credit, 0, currency, document, posted_at FROM ledger_entry`, "CHECK"},
 		{`UPDATE adjustment SET amount = 0`, "insert-only"},
 		{`DELETE FROM adjustment`, "insert-only"},
 		{`INSERT OR REPLACE INTO adjustment SELECT * FROM adjustment`, "no holes"},
+		{`INSERT OR REPLACE INTO adjustment SELECT number + 1, adjustment_id, digest, reference, customer, country, currency, business_at, lines, amount, posted_at FROM adjustment`, "insert-only"},
 	} {
 		_, err := s.db.Update(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
 			_, err := tx.ExecContext(ctx, c.statement)
