@@ -49,6 +49,7 @@ func harness() journaltest.Harness[kv.Tx] {
 			return string(value), err
 		},
 		FailCommits: func(db journaltest.DB[kv.Tx], n int) { db.(*memory.DB).FailCommits(n) },
+		Vanishes:    true,
 		Alter:       func(_ testing.TB, place string, p freehold.Position) { d.disk(place).Alter(p) },
 	}
 }

@@ -6,8 +6,8 @@
 //
 // # Guarantees
 //
-// An engine that passes holds G1, G2, G3 and G12, and the parts of G4 and G7 that
-// rest on the keeper. Beside named outcomes there is a property test: random
+// An engine that passes holds G1, G2, G3 and G12, and G4 and G7 as far as followers
+// on it are concerned. Beside named outcomes there is a property test: random
 // operations on the engine and on a model of a page, with everything that can be
 // observed compared.
 //
@@ -69,6 +69,10 @@ type Harness[T freehold.Tx] struct {
 	// Alter changes one byte of the stored payload of the event at a position, past
 	// the engine. The database at place is closed. nil if the harness cannot.
 	Alter func(t testing.TB, place string, p freehold.Position)
+	// Vanishes says that a database opened again at the place of one that is open
+	// takes that one's place, as if its process had been killed, and that nothing
+	// outlives the process. Elsewhere processes are killed.
+	Vanishes bool
 	// MaxEvent is the largest payload that the engine stores, in bytes; 0 is 2 MiB
 	// or more.
 	MaxEvent int
@@ -153,6 +157,15 @@ func Run[T freehold.Tx](t *testing.T, h Harness[T]) {
 			{"values are kept by space and key", s.keeps},
 			{"values and marks roll back with the transaction", s.keepsRollBack},
 			{"a View cannot write", s.keeperReadOnly},
+		}},
+		{"follower", []test{
+			{"what a failed attempt wrote is gone, and its event comes again until it is parked", s.failing},
+			{"a poisoned event holds up its key only and is released in order", s.poison},
+			{"a follower stopped at any event of a batch loses and doubles nothing", s.interrupted},
+			{"a handler that overruns its deadline costs no event of its batch", s.overrun},
+			{"an event that kills the process is parked after some starts", s.deadly},
+			{"the whole history delivered again changes nothing", s.again},
+			{"no timer stands between an event and its effect", s.noTimer},
 		}},
 	} {
 		t.Run(group.name, func(t *testing.T) {
