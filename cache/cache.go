@@ -172,7 +172,9 @@ func (c *Cache[K, V]) fly(ctx context.Context, key K, f *flight[V]) {
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		delete(c.flights, key)
+		if c.flights[key] == f {
+			delete(c.flights, key)
+		}
 		close(f.done)
 		if f.err == nil {
 			c.keep(key, f.entry)
@@ -185,6 +187,10 @@ func (c *Cache[K, V]) fly(ctx context.Context, key K, f *flight[V]) {
 // keep stores an entry unless something newer is known of its key, or might be. The
 // caller holds c.mu.
 func (c *Cache[K, V]) keep(key K, e *entry[V]) {
+	if len(e.labels) == 0 { // no invalidation could be compared with it
+		c.stats.refused.Add(1)
+		return
+	}
 	old, _ := c.entries.GetIfPresent(key)
 	for _, label := range e.labels {
 		if s := c.sources[label.Source]; s == nil || !s.allows(key, label) || old != nil && older(label, old.labels) {
@@ -231,6 +237,7 @@ func (c *Cache[K, V]) Apply(_ context.Context, events []freehold.Recorded) error
 			continue
 		}
 		for _, key := range c.keys(*r) {
+			delete(c.flights, key) // who asks from now on must not share what was read before
 			s.invalidated(key, r.At.Position, c.remember)
 			if e, ok := c.entries.GetIfPresent(key); ok && older(freehold.Mark{Source: r.At.Source, Epoch: r.At.Epoch, Position: r.At.Position - 1}, e.labels) {
 				continue // it was read behind the event
@@ -248,6 +255,7 @@ func (c *Cache[K, V]) Apply(_ context.Context, events []freehold.Recorded) error
 
 // flush drops all entries made of a source. The caller holds c.mu.
 func (c *Cache[K, V]) flush(s freehold.Source) {
+	clear(c.flights) // who asks from now on reads anew
 	if c.sources[s] == nil {
 		return // nothing made of it was kept
 	}

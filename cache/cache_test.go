@@ -224,23 +224,34 @@ func TestATokenIsReachedOrSaidNotToBe(t *testing.T) {
 
 func TestWhatIsReadAtTheSameTimeIsReadOnce(t *testing.T) {
 	t.Parallel()
-	s := newShelf()
-	s.hold = make(chan struct{})
-	c := open(s, nil)
-	apply(t, c, begins(s.head))
+	const readers = 50
+	loads, release := make(chan struct{}, readers), make(chan struct{})
+	c := cache.New(func(context.Context, string) (int, freehold.Mark, error) {
+		loads <- struct{}{}
+		<-release
+		return 7, at("e", 10), nil
+	}, keys, nil)
 	var all sync.WaitGroup
-	for range 50 {
+	waits := make(chan struct{}, readers)
+	for range readers {
 		all.Go(func() {
-			if _, err := c.Get(context.Background(), "a", freehold.Token{}); err != nil {
-				t.Error(err)
+			if v, err := c.Get(&asked{Context: context.Background(), waits: waits}, "a", freehold.Token{}); err != nil || v != 7 {
+				t.Errorf("%d, %v", v, err)
 			}
 		})
 	}
-	<-s.hold
-	s.hold <- struct{}{}
+	n := 0
+	for range readers { // each has come to a load, its own or another's
+		select {
+		case <-loads:
+			n++
+		case <-waits:
+		}
+	}
+	close(release)
 	all.Wait()
-	if s.reads != 1 {
-		t.Errorf("%d reads, want 1", s.reads)
+	if n != 1 {
+		t.Errorf("%d loads, want 1", n)
 	}
 }
 
@@ -345,6 +356,7 @@ func TestAnyInterleaving(t *testing.T) {
 		at    freehold.Mark
 		tell  chan struct{}
 		got   chan freehold.Position
+		left  bool // the cache has seen a change since: later readers must not share it
 	}
 	rapid.Check(t, func(rt *rapid.T) {
 		s := newShelf()
@@ -365,23 +377,37 @@ func TestAnyInterleaving(t *testing.T) {
 		told := 0                                 // events of log that the cache has had
 		applied := map[string]freehold.Position{} // the newest change that it has had
 		someKey := rapid.SampledFrom([]string{"a", "b", "c", "d"})
-		finish := func(i int) {
-			f := fills[i]
-			fills = append(fills[:i], fills[i+1:]...)
-			f.tell <- struct{}{}
-			<-f.got
-		}
 		busy := func(key string) bool {
 			for _, f := range fills {
-				if f.key == key {
+				if f.key == key && !f.left {
 					return true
 				}
 			}
 			return false
 		}
+		leave := func(key string) { // "" is all
+			for _, f := range fills {
+				f.left = f.left || key == "" || f.key == key
+			}
+		}
 		check := func(key string, tok freehold.Token, need freehold.Position) {
-			if v := get(t, c, key, tok); v < need {
+			v, err := c.Get(alone{t.Context()}, key, tok)
+			switch {
+			case err != nil:
+				rt.Fatalf("%s: %v: does it wait for a load from before a change that the cache has seen?", key, err)
+			case v < need:
 				rt.Fatalf("%s is %d, the cache has seen %d or the token asks for it", key, v, need)
+			case v > s.value[key]:
+				rt.Fatalf("%s is %d, of a history that is gone; it is %d", key, v, s.value[key])
+			}
+		}
+		finish := func(i int) {
+			f := fills[i]
+			fills = append(fills[:i], fills[i+1:]...)
+			f.tell <- struct{}{}
+			<-f.got
+			if !busy(f.key) { // what it has kept, if anything, must do
+				check(f.key, freehold.Token{}, applied[f.key])
 			}
 		}
 		rt.Repeat(map[string]func(*rapid.T){
@@ -394,8 +420,27 @@ func TestAnyInterleaving(t *testing.T) {
 				apply(t, c, log[told:told+n]...)
 				for _, r := range log[told : told+n] {
 					applied[r.Stream.ID()] = r.At.Position
+					leave(r.Stream.ID())
 				}
 				told += n
+			},
+			"another epoch": func(rt *rapid.T) {
+				s.mu.Lock()
+				base := freehold.Position(rapid.IntRange(0, int(s.head.Position)).Draw(rt, "base"))
+				s.head = at(s.head.Epoch+"'", base)
+				for key, v := range s.value { // restored: what was changed behind the base is gone
+					if v > base {
+						s.value[key] = 0
+					}
+				}
+				m := s.head
+				for _, key := range []string{"a", "b", "c", "d"} {
+					applied[key] = s.value[key]
+				}
+				s.mu.Unlock()
+				log, told = nil, 0
+				apply(t, c, begins(m))
+				leave("")
 			},
 			"repeat": func(rt *rapid.T) {
 				if told > 0 {
@@ -409,6 +454,7 @@ func TestAnyInterleaving(t *testing.T) {
 						applied[r.Stream.ID()] = max(applied[r.Stream.ID()], 0)
 					}
 					apply(t, c, log[told])
+					leave("")
 					for _, r := range log[:told+1] {
 						applied[r.Stream.ID()] = max(applied[r.Stream.ID()], r.At.Position)
 					}
