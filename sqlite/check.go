@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -51,41 +49,6 @@ func hint(err error) error {
 		return fmt.Errorf("%w: the disk does not read or write: look at the system's log", err)
 	}
 	return err
-}
-
-// checkFile refuses what is no SQLite file, or shorter than it says it is.
-func checkFile(path string) error {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("sqlite: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return fmt.Errorf("sqlite: %w", err)
-	}
-	if info.IsDir() {
-		return fmt.Errorf("sqlite: %s is a directory: want the path of a file", path)
-	}
-	if info.Size() == 0 {
-		return nil
-	}
-	var header [100]byte
-	if _, err := io.ReadFull(f, header[:]); err != nil || string(header[:16]) != "SQLite format 3\x00" {
-		return fmt.Errorf("sqlite: %s is not a SQLite database: give another path, or restore it from a backup", path)
-	}
-	pageSize := int64(binary.BigEndian.Uint16(header[16:]))
-	if pageSize == 1 {
-		pageSize = 65536
-	}
-	pages := int64(binary.BigEndian.Uint32(header[28:]))
-	if info.Size() < pages*pageSize {
-		return fmt.Errorf("sqlite: %s is cut off: %d bytes, its header says %d: restore it from a backup", path, info.Size(), pages*pageSize)
-	}
-	return nil
 }
 
 // smallFile is up to which size the structure of the whole file is checked when it

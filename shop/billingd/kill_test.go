@@ -181,6 +181,7 @@ func TestKilledAtEveryPoint(t *testing.T) {
 	defer provider.Close()
 
 	data := t.TempDir()
+	var said []string // by the process that was launched last
 	launch := func(point string) (*exec.Cmd, string) {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestChildService$")
@@ -194,7 +195,9 @@ func TestKilledAtEveryPoint(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = cmd.Process.Kill() }) // where it has not been killed
 		lines := bufio.NewScanner(out)
+		said = said[:0]
 		for lines.Scan() {
+			said = append(said, lines.Text())
 			if url, ok := strings.CutPrefix(lines.Text(), "serving "); ok {
 				return cmd, url
 			}
@@ -259,7 +262,7 @@ func TestKilledAtEveryPoint(t *testing.T) {
 		_ = cmd.Wait() // killed
 	}()
 	if s.url = url; url == "" {
-		t.Fatal("the service does not start any more")
+		t.Fatalf("the service does not start any more: %s", strings.Join(said, "\n"))
 	}
 	var paid event.Money
 	for i := range n {
