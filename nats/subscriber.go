@@ -28,7 +28,8 @@ var (
 const (
 	idle      = time.Second // how often the server says that there is nothing
 	silence   = 3 * time.Second
-	lookAgain = 250 * time.Millisecond // for a stream that is not there yet
+	lookFirst = 5 * time.Millisecond   // for a stream that is not there yet,
+	lookAgain = 250 * time.Millisecond // and after several such looks
 	inFlight  = 1 << 16                // messages between the connection and the handler
 	atOnce    = 256                    // events given to the handler together
 )
@@ -44,10 +45,12 @@ func (s subscriber) Subscribe(ctx context.Context, source freehold.Source, after
 		return fmt.Errorf("nats: heads of %s: %w", source, err)
 	}
 	defer drop(headSub)
+	look := lookFirst
 	for {
 		err := s.consume(ctx, source, after, h, heads, status)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			err = s.wait(ctx, h, heads, status)
+			err = s.wait(ctx, look, h, heads, status)
+			look = min(2*look, lookAgain)
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -59,8 +62,8 @@ func (s subscriber) Subscribe(ctx context.Context, source freehold.Source, after
 }
 
 // wait passes a while in which only heads are delivered.
-func (s subscriber) wait(ctx context.Context, h transport.Handler, heads chan *nats.Msg, status chan nats.Status) error {
-	look := time.NewTimer(lookAgain)
+func (s subscriber) wait(ctx context.Context, a time.Duration, h transport.Handler, heads chan *nats.Msg, status chan nats.Status) error {
+	look := time.NewTimer(a)
 	defer look.Stop()
 	for {
 		select {

@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/freehold-go/freehold"
@@ -122,7 +121,6 @@ func (l *loadCmd) Run(ctx context.Context) error {
 type generator struct {
 	cmd     *loadCmd
 	c       *client
-	prefix  string
 	started atomic.Int64
 
 	mu        sync.Mutex
@@ -140,7 +138,7 @@ type checkout struct {
 }
 
 func (l *loadCmd) load(ctx context.Context, c *client, rate float64) (*loadReport, []string, error) {
-	g := &generator{cmd: l, c: c, prefix: uuid.NewString(), open: map[string]*checkout{}, placedAt: map[string]time.Time{}}
+	g := &generator{cmd: l, c: c, open: map[string]*checkout{}, placedAt: map[string]time.Time{}}
 	if err := g.stockUp(ctx); err != nil {
 		return nil, nil, fmt.Errorf("products for the load: %w", err)
 	}
@@ -307,7 +305,7 @@ func (g *generator) generate(ctx context.Context, rate float64, begun time.Time)
 					intended = time.Now()
 				}
 				co := &checkout{intended, make(chan struct{})}
-				if err := g.place(ctx, r, n, co); err != nil {
+				if err := g.place(ctx, r, co); err != nil {
 					return err
 				}
 				if rate == 0 {
@@ -327,8 +325,8 @@ func (g *generator) generate(ctx context.Context, rate float64, begun time.Time)
 
 // place sends one order. Its id is known before it is sent, because it comes from
 // the key.
-func (g *generator) place(ctx context.Context, r *rand.Rand, n int64, co *checkout) error {
-	key := g.prefix + "/" + strconv.FormatInt(n, 10)
+func (g *generator) place(ctx context.Context, r *rand.Rand, co *checkout) error {
+	key := web.NewKey()
 	id := orderID(key)
 	g.mu.Lock()
 	g.open[id] = co

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/google/uuid"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/shop/order"
@@ -204,7 +203,7 @@ func (s *Server) comeBack(ctx context.Context, id string, in *CommandIn, body sc
 	}
 	key := in.Key
 	if key == "" {
-		key = uuid.NewString()
+		key = web.NewKey()
 	}
 	at := now()
 	if goods.At != nil {

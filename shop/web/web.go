@@ -143,16 +143,27 @@ func (t TradeIn) Event(where string, at time.Time) (event.Trade, []event.Line, e
 // namespace is that of ids made from keys.
 var namespace = uuid.MustParse("5f0d2f3e-6a57-5d0b-9a6b-0f2f9a0c8d11")
 
-// ID is the id that a client's key stands for: the same key is the same thing.
+// ID is the id that a client's key stands for: the same key is the same thing. The id
+// of a key that is a UUID of version 7 begins with that key's time, so that things
+// made at one time stand together in every index: orders under random ids dirty
+// twice as many pages of each database.
 func ID(client, key string) string {
-	return uuid.NewSHA1(namespace, []byte(client+"\x00"+key)).String()
+	id := uuid.NewSHA1(namespace, []byte(client+"\x00"+key))
+	if k, err := uuid.Parse(key); err == nil && k.Version() == 7 {
+		copy(id[:6], k[:6])
+		id[6] = id[6]&0x0f | 0x80 // version 8: made as its maker likes
+	}
+	return id.String()
 }
+
+// NewKey is a key for a command that came without one.
+func NewKey() string { return uuid.Must(uuid.NewV7()).String() }
 
 // Key returns the idempotency key of a command, from the header or the body.
 func Key(header, body string) (string, error) {
 	switch {
 	case header == "" && body == "":
-		return uuid.NewString(), nil
+		return NewKey(), nil
 	case header != "" && body != "" && header != body:
 		return "", Invalid("header.Idempotency-Key", "is not the key in the body", header)
 	case header != "":
