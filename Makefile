@@ -26,7 +26,7 @@ test: ## all tests that need no server
 
 .PHONY: race
 race: ## the toolkit's tests with the race detector
-	go test -race . ./journal/... ./follow/... ./internal/... ./memory ./sqlite ./pebble ./inbox ./outbox ./transport ./aggregate ./saga ./intent ./projection
+	go test -race . ./journal/... ./follow/... ./internal/... ./memory ./sqlite ./pebble ./inbox ./outbox ./transport ./nats ./cache ./aggregate ./saga ./intent ./projection
 
 .PHONY: bench
 bench: ## benchmarks of docs/benchmarks.md

@@ -61,6 +61,7 @@ type Options struct {
 type Bus struct {
 	conn *nats.Conn // of publishers, and for questions
 	subs *nats.Conn // of subscribers
+	raw  bool       // messages of subs have their headers in front of their data
 	js   jetstream.JetStream
 	opts Options
 }
@@ -114,6 +115,9 @@ func Connect(ctx context.Context, urls string, o *Options) (*Bus, error) {
 	options = append(options, b.opts.Client...)
 	if b.conn, err = nats.Connect(urls, options...); err != nil {
 		return nil, fmt.Errorf("nats: connect: %w", err)
+	}
+	if b.raw = b.opts.Server != nil; b.raw {
+		options = append(options, nats.InProcessServer(rawServer{b.opts.Server}))
 	}
 	if b.subs, err = nats.Connect(urls, options...); err != nil {
 		b.conn.Close()

@@ -62,12 +62,28 @@ func start(t testing.TB, dir string) (*embed.Server, *nats.Bus) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bus, err := nats.Connect(t.Context(), "", &nats.Options{Server: srv, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	return srv, attach(t, srv, "", &nats.Options{Server: srv})
+}
+
+// startRemote is start by a URL, as other processes do.
+func startRemote(t testing.TB, dir string) (*embed.Server, *nats.Bus) {
+	t.Helper()
+	srv, err := embed.Start(dir, &embed.Options{Log: quiet, Addr: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return srv, attach(t, srv, srv.URL(), &nats.Options{})
+}
+
+func attach(t testing.TB, srv *embed.Server, url string, o *nats.Options) *nats.Bus {
+	t.Helper()
+	o.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	bus, err := nats.Connect(t.Context(), url, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { bus.Close(); srv.Close() })
-	return srv, bus
+	return bus
 }
 
 // goes runs r until the test ends.
@@ -232,6 +248,12 @@ func TestStoreDirectoryRestoredFromAnOlderCopy(t *testing.T) {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
+	t.Run("in the process", func(t *testing.T) { conformance(t, start) })
+	t.Run("by URL", func(t *testing.T) { conformance(t, startRemote) })
+}
+
+func conformance(t *testing.T, start func(testing.TB, string) (*embed.Server, *nats.Bus)) {
 	t.Parallel()
 	dirs := sync.Map{} // of brokers
 	transporttest.Run(t, transporttest.Harness{

@@ -205,6 +205,13 @@ func (c *consumption) takeAll(ctx context.Context, m *nats.Msg, messages chan *n
 
 // take adds a message to the events to deliver, or answers the server's.
 func (c *consumption) take(ctx context.Context, m *nats.Msg, h transport.Handler) error {
+	if c.bus.raw && isStatus(m.Data) {
+		var err error
+		if m.Header, err = nats.DecodeHeadersMsg(m.Data); err != nil {
+			return fmt.Errorf("what the server says: %w", err)
+		}
+		m.Data = nil
+	}
 	if len(m.Data) == 0 && m.Header["Status"] != nil {
 		return c.control(ctx, m, h)
 	}
@@ -216,7 +223,12 @@ func (c *consumption) take(ctx context.Context, m *nats.Msg, h transport.Handler
 		return errMissed
 	}
 	c.delivered = n
-	r, err := decode(m.Header, m.Data)
+	var r freehold.Recorded
+	if c.bus.raw {
+		r, err = decodeRaw(m.Data)
+	} else {
+		r, err = decode(m.Header, m.Data)
+	}
 	if err != nil {
 		return nil // not an event of ours: anyone may write to a subject; gaps go to the feed
 	}

@@ -38,7 +38,8 @@ import (
 // Options tune a server; the zero value is good.
 type Options struct {
 	// Addr is where to listen for clients of other processes, such as
-	// "127.0.0.1:4222". Empty serves this process only.
+	// "127.0.0.1:4222". Port 0 is any, the same for as long as the server is open.
+	// Empty serves this process only.
 	Addr string
 	// MaxStore bounds what all streams together may take on disk, in bytes. 0 is 1 GiB.
 	MaxStore int64
@@ -162,6 +163,9 @@ func (s *Server) start() error {
 	if err != nil {
 		end(srv)
 		return err
+	}
+	if a := srv.Addr(); s.starts == 0 && s.opts.Addr != "" && a != nil {
+		s.opts.Addr = a.String() // clients find the next server where they found the first
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -253,10 +253,16 @@ func begins(t *testing.T, h Harness) {
 	publish(t, b, events)
 	for i := range events[:39] {
 		r := receive(t, b, source, events[i].At)
-		r.until("an event", func() bool { return len(r.events) > 0 })
+		var first freehold.Position
+		r.until("an event", func() bool {
+			if len(r.events) > 0 {
+				first = r.events[0].At.Position
+			}
+			return first > 0
+		})
 		r.stop()
 		// What was there before may be repeated; what comes behind may not be left out.
-		if first := r.events[0].At.Position; first > events[i+1].At.Position {
+		if first > events[i+1].At.Position {
 			t.Errorf("behind %d the first event is %d", events[i].At.Position, first)
 		}
 	}
