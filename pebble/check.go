@@ -69,7 +69,7 @@ func (db *DB) refusal(err error) error {
 		return fmt.Errorf("pebble: %s is open in another process: stop it first, or use another data directory", db.dir)
 	case strings.Contains(err.Error(), "format major version"):
 		return fmt.Errorf("pebble: %s was written by a newer program: update this one", db.dir)
-	case lib.IsCorruptionError(err), errors.Is(err, fs.ErrNotExist), strings.Contains(err.Error(), "pebble:"):
+	case lib.IsCorruptionError(err), errors.Is(err, fs.ErrNotExist), strings.Contains(err.Error(), "pebble:"), strings.Contains(err.Error(), "MANIFEST"):
 		return fmt.Errorf("pebble: %s: %w", db.dir, hinted{err, "the directory is damaged: restore it from a backup"})
 	}
 	return db.wrap(err)

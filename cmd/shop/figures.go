@@ -98,7 +98,7 @@ func (r *replayCmd) openRejects() (*rejectsFile, error) {
 	}
 	f, err := os.Create(path)
 	if err != nil {
-		return nil, fmt.Errorf("rejects: %w", err)
+		return nil, fmt.Errorf("file for the rejects: %w: give another --rejects", err)
 	}
 	w := &rejectsFile{f, csv.NewWriter(f)}
 	return w, w.csv.Write([]string{"line", "reason", "text"})

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -68,24 +67,38 @@ func (l *loadCmd) rate() (float64, error) {
 		return 0, nil
 	}
 	n, err := strconv.ParseFloat(l.Rate, 64)
-	if err != nil || n <= 0 {
-		return 0, fmt.Errorf("--rate %s: want max, or a number above 0", l.Rate)
+	if err != nil || !(n >= 0.001 && n <= 1e6) { // NaN is refused too
+		return 0, fmt.Errorf("--rate %s: want max, or a number from 0.001 to 1000000", l.Rate)
 	}
 	return n, nil
 }
 
+// check refuses numbers that no load can be run with.
+func (l *loadCmd) check() error {
+	for _, f := range []struct {
+		name               string
+		got, least, atMost int
+	}{
+		{"--orders", l.Orders, 0, 1_000_000_000}, {"--concurrency", l.Concurrency, 1, 10_000}, {"--in-flight", l.InFlight, 1, 10_000},
+		{"--lines", l.Lines, 1, 1000}, {"--decline", l.Decline, 0, 100},
+	} {
+		if f.got < f.least || f.got > f.atMost {
+			return fmt.Errorf("%s %d: want a number from %d to %d", f.name, f.got, f.least, f.atMost)
+		}
+	}
+	if l.Duration <= 0 {
+		return fmt.Errorf("--duration %s: want one above 0, such as 10s", l.Duration)
+	}
+	return nil
+}
+
 func (l *loadCmd) Run(ctx context.Context) error {
 	rate, err := l.rate()
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case l.Concurrency < 1 || l.InFlight < 1 || l.Lines < 1 || l.Lines > 1000 || l.Orders < 0 || l.Duration <= 0:
-		return errors.New("--concurrency, --in-flight, --lines, --orders and --duration: want numbers from 1 (--lines up to 1000)")
-	case l.Decline < 0 || l.Decline > 100:
-		return errors.New("--decline: want 0 to 100")
 	}
-	if l.Data == "" && l.URL == "" {
-		return errors.New("give --data, or --url")
+	if err := l.check(); err != nil {
+		return err
 	}
 	var report *loadReport
 	var violations []string

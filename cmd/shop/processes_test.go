@@ -27,10 +27,7 @@ import (
 // holds, and audits.
 func TestThreeProcessesLoseNothing(t *testing.T) {
 	t.Parallel()
-	shop := filepath.Join(t.TempDir(), "shop")
-	if out, err := exec.Command("go", "build", "-o", shop, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	shop := binary(t)
 	t.Run("pull", func(t *testing.T) {
 		t.Parallel()
 		s := newProcesses(t, shop, false)
@@ -63,10 +60,7 @@ func TestThreeProcessesLoseNothing(t *testing.T) {
 // works, and never speaks to its broker.
 func TestBadBrokerIsSaidAtStart(t *testing.T) {
 	t.Parallel()
-	shop := filepath.Join(t.TempDir(), "shop")
-	if out, err := exec.Command("go", "build", "-o", shop, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	shop := binary(t)
 	out, err := exec.Command(shop, "billing", "--data", t.TempDir(), "--addr", "127.0.0.1:0", "--nats", "http://127.0.0.1:4222").CombinedOutput()
 	if code := exitCode(err); code != 1 || strings.Count(string(out), "\n") != 1 || !strings.Contains(string(out), "want nats://host:port") {
 		t.Fatalf("exit status %d\n%s", code, out)

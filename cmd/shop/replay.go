@@ -63,7 +63,7 @@ func (r *replayCmd) Run(ctx context.Context) error {
 		return err
 	}
 	if r.Rows < 0 {
-		return errors.New("--rows: want a number from 1")
+		return fmt.Errorf("--rows %d: want a number from 1", r.Rows)
 	}
 	var expected retail.Expected
 	if r.Truth != "" {

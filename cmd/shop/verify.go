@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/freehold-go/freehold"
@@ -27,6 +28,9 @@ type target struct {
 
 // with runs fn against the shop.
 func (t target) with(ctx context.Context, cfg shopConfig, fn func(ctx context.Context, c *client) error) error {
+	if t.Data == "" && t.URL == "" {
+		return errors.New("give the --data directory of a shop, or the --url of a running one")
+	}
 	if t.URL != "" {
 		c, err := dial(ctx, "", t.URL, t.TokenFile)
 		if err != nil {
@@ -100,6 +104,9 @@ func (c *client) settle(ctx context.Context, tell func(string)) error {
 		for _, st := range all {
 			if st.State == follow.Diverged || st.State == follow.Failed {
 				return fmt.Errorf("%s does not follow %s any more: %s", st.Follower, st.Source, st.Error)
+			}
+			if st.State != follow.Running {
+				open++ // it has not begun: how far it is behind is not known yet
 			}
 			open += st.Lag
 		}
@@ -196,9 +203,12 @@ type verifyCmd struct {
 }
 
 func (v *verifyCmd) Run(ctx context.Context) error {
-	if v.URL == "" {
-		if _, err := os.Stat(v.Data); err != nil {
-			return fmt.Errorf("there is no shop in %s: give its --data, or the --url of a running one", v.Data)
+	if v.URL == "" && v.Data != "" {
+		// An audit makes no shop, and no missing part of one.
+		for _, part := range []string{"order.db", "inventory.pebble", "billing.db"} {
+			if _, err := os.Stat(filepath.Join(v.Data, part)); err != nil {
+				return fmt.Errorf("there is no whole shop in %s (%w): give its --data, or the --url of a running one", v.Data, err)
+			}
 		}
 	}
 	var report *audit.Report

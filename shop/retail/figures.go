@@ -2,6 +2,7 @@ package retail
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -81,11 +82,11 @@ type Truth struct {
 func ReadTruth(path string) (*Truth, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("retail: truth table: %w", err)
+		return nil, fmt.Errorf("retail: truth table: %w: give the path of its JSON file, or leave out --truth", err)
 	}
 	var t Truth
 	if err := json.Unmarshal(raw, &t); err != nil {
-		return nil, fmt.Errorf("retail: truth table %s: %w", path, err)
+		return nil, fmt.Errorf("retail: truth table %s: %w: want the JSON file that came with the data, or leave out --truth", path, err)
 	}
 	return &t, nil
 }
@@ -96,6 +97,14 @@ type expectation struct{ name, want string }
 // Expect selects the figures that a replay with these settings must reach. It is
 // an error if the table has none for them.
 func (t *Truth) Expect(rows int, unlimited bool, stock int64, partial bool) (Expected, error) {
+	e, err := t.expect(rows, unlimited, stock, partial)
+	if err == nil && len(e) == 0 {
+		err = errors.New("retail: the truth table has no figures: leave out --truth, or give another file")
+	}
+	return e, err
+}
+
+func (t *Truth) expect(rows int, unlimited bool, stock int64, partial bool) (Expected, error) {
 	var e Expected
 	add := func(name string, want any) {
 		switch want := want.(type) {
