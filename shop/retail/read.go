@@ -126,12 +126,17 @@ func (r *Reader) Rows() int { return r.rows }
 // Rejected is how many data rows were rejected.
 func (r *Reader) Rejected() int { return r.refused }
 
+// maxRow is how long a row may be in bytes; one quotation mark too many would make
+// the rest of the file a single row.
+const maxRow = 64 << 10
+
 // Next returns the next good row, or io.EOF.
 func (r *Reader) Next() (Row, error) {
 	for {
 		if r.limit > 0 && r.rows >= r.limit {
 			return Row{}, io.EOF
 		}
+		begin := r.csv.InputOffset()
 		record, err := r.csv.Read()
 		line, _ := r.csv.FieldPos(0)
 		var bad *csv.ParseError
@@ -144,6 +149,9 @@ func (r *Reader) Next() (Row, error) {
 			continue
 		case err != nil:
 			return Row{}, fmt.Errorf("retail: behind line %d: %w: the file is damaged or cut off", line, err)
+		}
+		if size := r.csv.InputOffset() - begin; size > maxRow {
+			return Row{}, fmt.Errorf("retail: line %d: a quotation mark is opened and not closed within %d bytes: correct the line", line, maxRow)
 		}
 		r.rows++
 		row, err := parse(record)
