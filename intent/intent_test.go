@@ -16,7 +16,6 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/freehold-go/freehold"
-	"github.com/freehold-go/freehold/follow"
 	"github.com/freehold-go/freehold/intent"
 	"github.com/freehold-go/freehold/kv"
 	"github.com/freehold-go/freehold/memory"
@@ -363,107 +362,6 @@ func TestEveryIntentIsRecordedOnce(t *testing.T) {
 	})
 }
 
-func TestFailingCallHoldsUpItsOwnStreamOnly(t *testing.T) {
-	inTime(t, func(t *testing.T, s *service) {
-		s.answer = func(e Asked, _ int) error {
-			if e.N == 0 {
-				return errors.New("nobody answers")
-			}
-			return nil
-		}
-		s.ask(upTo(100)...)
-		c, stop := s.run(&intent.Options{Pool: 1, Open: 100}, record) // it has the pool during calls only
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		want := once(100)
-		for n := 0; n < 100; n += 5 {
-			want[n] = 0
-		}
-		if got := s.recorded(100); !cmp.Equal(got, want) {
-			t.Errorf("recorded %v times, want %v", got, want)
-		}
-		if n := c.Open(); n != 20 {
-			t.Errorf("%d open, want the stream's 20", n)
-		}
-		st := c.Status(t.Context())[0]
-		if st.Mark.Position != 0 || st.Lag != 180 {
-			t.Errorf("status %+v, want mark 0 and lag 180", st)
-		}
-		s.world.mu.Lock()
-		s.answer = nil
-		s.world.mu.Unlock()
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if got := s.recorded(100); !cmp.Equal(got, once(100)) {
-			t.Errorf("recorded %v times", got)
-		}
-		if st := c.Status(t.Context())[0]; st.Lag != 0 || st.Mark.Position != 200 {
-			t.Errorf("status %+v, want no lag", st)
-		}
-		end(t, stop)
-	})
-}
-
-func TestFailingRecordHoldsUpItsOwnStreamOnly(t *testing.T) {
-	for name, fail := range map[string]func() error{
-		"with an error": func() error { return errors.New("no") },
-		"with a panic":  func() error { panic("no") },
-	} {
-		t.Run(name, func(t *testing.T) {
-			inTime(t, func(t *testing.T, s *service) {
-				var healed atomic.Bool
-				s.ask(upTo(20)...)
-				_, stop := s.run(nil, func(ctx context.Context, tx kv.Tx, e Asked, r freehold.Recorded, o int) error {
-					if e.N == 0 && !healed.Load() {
-						return fail()
-					}
-					return record(ctx, tx, e, r, o)
-				})
-				time.Sleep(time.Minute)
-				synctest.Wait()
-				want := once(20)
-				want[0], want[5], want[10], want[15] = 0, 0, 0, 0
-				if got := s.recorded(20); !cmp.Equal(got, want) {
-					t.Errorf("recorded %v times, want %v", got, want)
-				}
-				healed.Store(true)
-				time.Sleep(time.Minute)
-				synctest.Wait()
-				if got := s.recorded(20); !cmp.Equal(got, once(20)) {
-					t.Errorf("recorded %v times", got)
-				}
-				end(t, stop)
-				if n := s.calls(); n != 20 {
-					t.Errorf("%d calls of 20 intents: a record that fails needs no second call", n)
-				}
-			})
-		})
-	}
-}
-
-func TestCallThatPanicsIsRepeated(t *testing.T) {
-	inTime(t, func(t *testing.T, s *service) {
-		s.answer = func(_ Asked, attempt int) error {
-			if attempt < 2 {
-				panic("no")
-			}
-			return nil
-		}
-		_, stop := s.run(nil, record)
-		synctest.Wait()
-		s.ask(0)
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		end(t, stop)
-		if got, want := s.attempts, []int{0, 1, 2}; !cmp.Equal(got, want) {
-			t.Errorf("attempts %v, want %v", got, want)
-		}
-		if got := s.recorded(1); got[0] != 1 {
-			t.Errorf("recorded %d times", got[0])
-		}
-	})
-}
-
 func TestIntentFoundAtTheStartCountsAsAttempted(t *testing.T) {
 	inTime(t, func(t *testing.T, s *service) {
 		s.ask(0)
@@ -480,55 +378,6 @@ func TestIntentFoundAtTheStartCountsAsAttempted(t *testing.T) {
 
 // A caller behind a stuck call is not slower for it: what is recorded above is one
 // small document, and a restart calls the stuck intent only.
-func TestStuckCallLeavesOneSmallDocument(t *testing.T) {
-	inTime(t, func(t *testing.T, s *service) {
-		s.answer = func(e Asked, _ int) error {
-			if e.N == 3 {
-				return errors.New("nobody answers")
-			}
-			return nil
-		}
-		numbers := []int{3}
-		for n := range 1000 {
-			if n%5 != 3 {
-				numbers = append(numbers, n)
-			}
-		}
-		s.ask(numbers...)
-		_, stop := s.run(nil, record)
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		end(t, stop)
-		err := s.db.View(t.Context(), func(ctx context.Context, tx kv.Tx) error {
-			n := 0
-			for item, err := range s.db.Keeper(tx).Scan(ctx, "intent", "") {
-				if n++; err != nil || len(item.Value) > 100 {
-					t.Errorf("%s: %s, %v", item.Key, item.Value, err)
-				}
-			}
-			if n != 1 {
-				t.Errorf("%d documents", n)
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		before := s.calls()
-		s.answer = nil
-		_, stop = s.run(nil, record)
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		end(t, stop)
-		if n := s.calls() - before; n != 1 {
-			t.Errorf("%d calls after the restart, want 1", n)
-		}
-		if got := s.recorded(4); got[3] != 1 {
-			t.Errorf("the stuck intent is recorded %d times", got[3])
-		}
-	})
-}
-
 func TestTooManyOpenIntentsStopTheReading(t *testing.T) {
 	inTime(t, func(t *testing.T, s *service) {
 		s.answer = func(Asked, int) error { return errors.New("nobody answers") }
@@ -642,60 +491,6 @@ func TestWaitForWaitsForTheRecord(t *testing.T) {
 		}
 		end(t, stop)
 	})
-}
-
-func TestUnreadableIntentHoldsUpItsOwnStreamOnly(t *testing.T) {
-	inTime(t, func(t *testing.T, s *service) {
-		s.ask(0)
-		// A program whose Asked has another form.
-		types, err := freehold.NewCatalog(freehold.JSON[otherForm]())
-		if err != nil {
-			t.Fatal(err)
-		}
-		var source follow.Source = otherTypes{s.db.Journal(), types}
-		c, err := intent.New("asker", s.db, source, &intent.Options{Log: slog.New(slog.DiscardHandler)},
-			func(context.Context, string, otherForm, int) (int, error) { return 1, nil },
-			func(context.Context, kv.Tx, otherForm, freehold.Recorded, int) error { return nil })
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- c.Run(ctx) }()
-		if _, err := s.db.Append(t.Context(), freehold.Write{Stream: "q-9", Expect: freehold.Any, Events: []freehold.Event{Noted{}}}); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if n := c.Open(); n != 1 {
-			t.Errorf("%d open, want the unreadable one", n)
-		}
-		if st := c.Follower.Status(t.Context())[0]; st.Mark.Position != 2 {
-			t.Errorf("it has read up to %d, want 2", st.Mark.Position)
-		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-// otherForm cannot be read from what Asked was stored as.
-type otherForm struct{ N []string }
-
-func (otherForm) EventType() freehold.Type { return freehold.T("test.asked", 1) }
-
-type otherTypes struct {
-	follow.Source
-	types *freehold.Catalog
-}
-
-func (o otherTypes) Types() *freehold.Catalog { return o.types }
-
-func (o otherTypes) Read(ctx context.Context, after freehold.Mark, limit int) ([]freehold.Recorded, error) {
-	rs, err := o.Source.Read(ctx, after, limit)
-	o.types.Bind(rs)
-	return rs, err
 }
 
 func TestUnknownTypeIsRefused(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -86,35 +87,52 @@ func attach(t testing.TB, srv *embed.Server, url string, o *nats.Options) *nats.
 	return bus
 }
 
-// goes runs r until the test ends.
-func goes(t testing.TB, r interface{ Run(context.Context) error }) {
+// goes runs r until the test ends, or stop is called.
+func goes(t testing.TB, r interface{ Run(context.Context) error }) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(stop)
+	return stop
 }
 
 // services are a sender with a relay and a receiver with an inbox.
 type services struct {
 	t        testing.TB
-	sender   *memory.DB
+	bus      *nats.Bus
 	receiver *memory.DB
 	orders   *follow.Follower
 	placed   int
+
+	mu     sync.Mutex // of sender: the feed reads it
+	sender *memory.DB
+	relay  *outbox.Relay
+	stop   func() // the relay
 }
 
 func connect(t testing.TB, bus *nats.Bus) *services {
 	t.Helper()
-	s := &services{t: t, sender: open(t, "order"), receiver: open(t, "billing")}
-	feed := httptest.NewServer(outbox.Feed(s.sender.Journal()))
+	return connectDisk(t, bus, memory.NewDisk())
+}
+
+func connectDisk(t testing.TB, bus *nats.Bus, disk *memory.Disk) *services {
+	t.Helper()
+	s := &services{t: t, bus: bus, receiver: open(t, "billing")}
+	s.use(disk)
+	feed := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		db := s.sender
+		s.mu.Unlock()
+		outbox.Feed(db.Journal()).ServeHTTP(w, r)
+	}))
 	t.Cleanup(feed.Close)
-	goes(t, outbox.New(s.sender.Journal(), bus.Publisher("order"), &outbox.Options{Heartbeat: 50 * time.Millisecond, Log: quiet}))
 	src, err := inbox.Remote("order", feed.URL+"/feed", catalog(t), &inbox.Options{Subscriber: bus.Subscriber(), Silence: 300 * time.Millisecond, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
@@ -135,18 +153,54 @@ func connect(t testing.TB, bus *nats.Bus) *services {
 	return s
 }
 
-func (s *services) place(n int) freehold.Token {
+// use starts the sender on a disk, with a relay of its own.
+func (s *services) use(disk *memory.Disk) {
 	s.t.Helper()
-	var tok freehold.Token
+	db, err := memory.Open(s.t.Context(), "order", catalog(s.t), &memory.Options{Disk: disk})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.mu.Lock()
+	s.sender = db
+	s.mu.Unlock()
+	if s.stop != nil {
+		s.stop()
+	}
+	s.relay = outbox.New(db.Journal(), s.bus.Publisher("order"), &outbox.Options{Heartbeat: 50 * time.Millisecond, MaxPause: 100 * time.Millisecond, Log: quiet})
+	s.stop = goes(s.t, s.relay)
+}
+
+func (s *services) place(n int) (tok freehold.Token) {
+	s.t.Helper()
 	for range n {
-		var err error
-		tok, err = s.sender.Append(s.t.Context(), freehold.Write{Stream: freehold.Stream("order", strconv.Itoa(s.placed)), Expect: freehold.NoStream, Events: []freehold.Event{Hidden{}, Placed{s.placed}}})
-		if err != nil {
-			s.t.Fatal(err)
-		}
+		tok = s.placeAs(s.placed)
 		s.placed++
 	}
 	return tok
+}
+
+// placeAs places one order with a number of its own.
+func (s *services) placeAs(n int) freehold.Token {
+	s.t.Helper()
+	tok, err := s.sender.Append(s.t.Context(), freehold.Write{Stream: freehold.Stream("order", strconv.Itoa(n)), Expect: freehold.NoStream, Events: []freehold.Event{Hidden{}, Placed{n}}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return tok
+}
+
+// applied is the numbers of the orders that the receiver has applied, in order.
+func (s *services) applied() (numbers string) {
+	s.t.Helper()
+	err := s.receiver.View(s.t.Context(), func(ctx context.Context, tx kv.Tx) error {
+		raw, _, err := tx.Get(ctx, "seen")
+		numbers = string(raw)
+		return err
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return numbers
 }
 
 // arrived waits for a token and checks that everything was applied once, in order.
@@ -161,15 +215,8 @@ func (s *services) arrived(tok freehold.Token) {
 	for n := range s.placed {
 		want += fmt.Sprintf("%d;", n)
 	}
-	err := s.receiver.View(ctx, func(ctx context.Context, tx kv.Tx) error {
-		got, _, err := tx.Get(ctx, "seen")
-		if string(got) != want {
-			s.t.Errorf("seen %s\nwant %s", got, want)
-		}
-		return err
-	})
-	if err != nil {
-		s.t.Fatal(err)
+	if got := s.applied(); got != want {
+		s.t.Errorf("seen %s\nwant %s", got, want)
 	}
 }
 

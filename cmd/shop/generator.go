@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/shop/web"
+)
+
+// generator is a load under way.
+type generator struct {
+	cmd     *loadCmd
+	c       *client
+	started atomic.Int64
+
+	mu        sync.Mutex
+	open      map[string]*checkout
+	latencies []time.Duration
+	effects   []time.Duration
+	placedAt  map[string]time.Time // seen in Order's journal, not yet in Inventory's
+	confirmed int64
+	rejected  int64
+}
+
+type checkout struct {
+	intended time.Time
+	ended    chan struct{}
+}
+
+// loadProducts is how many products a load orders from.
+const loadProducts = 200
+
+func sku(i int) string { return fmt.Sprintf("LOAD-%04d", i) }
+
+func (g *generator) stockUp(ctx context.Context) error {
+	all := make([]product, loadProducts)
+	for i := range all {
+		all[i] = product{sku(i), "Load test product", "2.500", 1_000_000_000}
+	}
+	return patiently(ctx, func() error { return g.c.post(ctx, g.c.urls.Inventory+"/products/batch", all, nil) })
+}
+
+// watch follows the journals of Order and Inventory, to see checkouts end and
+// orders take effect.
+func (g *generator) watch(ctx context.Context, all *sync.WaitGroup) error {
+	sources, err := g.c.sources()
+	if err != nil {
+		return err
+	}
+	f := follow.Observe("load", sources, g.seen)
+	all.Go(func() { _ = f.Run(ctx) })
+	for slices.ContainsFunc(f.Status(ctx), func(st follow.Status) bool { return st.State != follow.Running }) {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// seen takes events of either journal.
+func (g *generator) seen(_ context.Context, rs []freehold.Recorded) error {
+	now := time.Now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, r := range rs {
+		id := r.Stream.ID()
+		switch r.Type.Name {
+		case "order.placed":
+			g.placedAt[id] = now
+		case "stock.reserved", "stock.rejected":
+			if at, ok := g.placedAt[id]; ok {
+				g.effects = append(g.effects, now.Sub(at))
+				delete(g.placedAt, id)
+			}
+		case "order.paid", "order.rejected", "order.cancelled":
+			g.end(id, r.Type.Name == "order.paid", now)
+		}
+	}
+	return nil
+}
+
+// end notes that a checkout has ended. The caller holds g.mu.
+func (g *generator) end(id string, paid bool, now time.Time) {
+	co := g.open[id]
+	if co == nil {
+		return
+	}
+	delete(g.open, id)
+	g.latencies = append(g.latencies, now.Sub(co.intended))
+	if paid {
+		g.confirmed++
+	} else {
+		g.rejected++
+	}
+	close(co.ended)
+}
+
+// generate places orders until there are enough or time is up.
+func (g *generator) generate(ctx context.Context, rate float64, begun time.Time) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	more := func() (int64, bool) {
+		n := g.started.Add(1)
+		if g.cmd.Orders > 0 {
+			return n, n <= int64(g.cmd.Orders)
+		}
+		return n, time.Since(begun) < g.cmd.Duration
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for range g.cmd.Concurrency {
+		group.Go(func() error {
+			r := rand.New(rand.NewPCG(rand.Uint64(), 1))
+			mine := make(chan struct{}, g.cmd.InFlight)
+			for {
+				n, ok := more()
+				if !ok {
+					return nil
+				}
+				var intended time.Time
+				if rate > 0 {
+					intended = begun.Add(time.Duration(float64(n-1) / rate * float64(time.Second)))
+					if wait := time.Until(intended); wait > 0 {
+						select {
+						case <-time.After(wait):
+						case <-ctx.Done():
+							return ctx.Err()
+						}
+					}
+					if g.cmd.Orders == 0 && intended.Sub(begun) >= g.cmd.Duration {
+						return nil
+					}
+				} else {
+					select {
+					case mine <- struct{}{}:
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+					intended = time.Now()
+				}
+				co := &checkout{intended, make(chan struct{})}
+				if err := g.place(ctx, r, co); err != nil {
+					return err
+				}
+				if rate == 0 {
+					go func() {
+						select {
+						case <-co.ended:
+						case <-ctx.Done():
+						}
+						<-mine
+					}()
+				}
+			}
+		})
+	}
+	return group.Wait()
+}
+
+// place sends one order. Its id is known before it is sent, because it comes from
+// the key.
+func (g *generator) place(ctx context.Context, r *rand.Rand, co *checkout) error {
+	key := web.NewKey()
+	id := orderID(key)
+	g.mu.Lock()
+	g.open[id] = co
+	g.mu.Unlock()
+	var b strings.Builder
+	fmt.Fprintf(&b, `{"key":%q,"customer":"C%d","country":"Load","deadline_seconds":600,`, key, r.IntN(10000))
+	if r.IntN(100) < g.cmd.Decline {
+		b.WriteString(`"simulate":"decline",`)
+	}
+	b.WriteString(`"lines":[`)
+	for i := range g.cmd.Lines {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, `{"sku":%q,"quantity":%d,"price":"2.500"}`, sku(r.IntN(loadProducts)), 1+r.IntN(3))
+	}
+	b.WriteString(`]}`)
+	var out struct{ ID string }
+	err := patiently(ctx, func() error { return g.c.post(ctx, g.c.urls.Order+"/orders", json.RawMessage(b.String()), &out) })
+	if err == nil && out.ID != id {
+		return fmt.Errorf("order %s got the id %s, expected %s", key, out.ID, id)
+	}
+	return err
+}
+
+// drain waits for the checkouts that are under way.
+func (g *generator) drain(ctx context.Context) error {
+	for {
+		g.mu.Lock()
+		left := len(g.open)
+		g.mu.Unlock()
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-time.After(2 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (g *generator) show(ctx context.Context, p *progress, begun time.Time) {
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			g.mu.Lock()
+			done, open := g.confirmed+g.rejected, len(g.open)
+			g.mu.Unlock()
+			p.at(done, "load: %d completed, %d under way, %.0f/s", done, open, float64(done)/time.Since(begun).Seconds())
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// orderID is the id that the Order service gives to a key.
+func orderID(key string) string { return web.ID("order", key) }
