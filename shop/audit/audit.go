@@ -74,7 +74,6 @@ func (r *Report) check(ok bool, format string, args ...any) {
 type sale struct {
 	placed, confirmed, paid, rejected, cancelled, shipped int
 	amount                                                event.Money
-	lines                                                 []event.Line // confirmed
 
 	reserved, stockRejected, committed, released, restocked int
 
@@ -103,7 +102,9 @@ type books struct {
 // Run audits a shop.
 func Run(ctx context.Context, s Shop) (*Report, error) {
 	b := &books{report: &Report{Violations: []string{}}, sales: map[string]*sale{}, returns: map[string]*goodsBack{}, heads: map[freehold.Source]freehold.Mark{}, moved: map[string]*inventory.Stock{}}
-	for _, source := range []follow.Source{s.Order, s.Inventory, s.Billing} {
+	// Order comes last: what an order's lines mean to the stock is known then, and
+	// need not be kept.
+	for _, source := range []follow.Source{s.Inventory, s.Billing, s.Order} {
 		if err := b.fold(ctx, source); err != nil {
 			return nil, fmt.Errorf("audit: journal of %s: %w", source.Name(), err)
 		}
@@ -176,7 +177,10 @@ func (b *books) apply(e freehold.Event) {
 	case event.OrderConfirmed:
 		s := b.sale(e.Order)
 		s.confirmed++
-		s.amount, s.lines = e.Amount, e.Lines
+		s.amount = e.Amount
+		if s.committed > 0 && s.restocked == 0 {
+			b.shipped(e.Lines)
+		}
 		b.summary.Confirmed++
 		b.summary.Gross += e.Amount
 		b.summary.Net += e.Amount

@@ -15,6 +15,15 @@ func (b *books) product(sku string) *inventory.Stock {
 	return b.moved[sku]
 }
 
+// shipped counts goods that were committed to customers, and stayed with them.
+func (b *books) shipped(lines []event.Line) {
+	for _, l := range lines {
+		if l.Stocked {
+			b.product(l.SKU).Shipped += l.Quantity
+		}
+	}
+}
+
 // returned counts goods that customers sent back.
 func (b *books) returned(lines []event.Line) {
 	for _, l := range lines {
@@ -33,19 +42,8 @@ func (b *books) left(lines []event.Line) {
 	}
 }
 
-// checkStock compares every product with what the journals say of it: what was
-// committed to customers are the lines of orders that went through.
+// checkStock compares every product with what the journals say of it.
 func (b *books) checkStock(stock map[string]inventory.Stock) {
-	for _, s := range b.sales {
-		if s.committed == 0 || s.restocked > 0 {
-			continue
-		}
-		for _, l := range s.lines {
-			if l.Stocked {
-				b.product(l.SKU).Shipped += l.Quantity
-			}
-		}
-	}
 	for sku := range stock {
 		b.product(sku)
 	}
