@@ -48,6 +48,9 @@ type Options struct {
 	// Addr is where to listen, such as "127.0.0.1:8080". Empty is a free port on
 	// loopback.
 	Addr string
+	// Listener is used instead of Addr, and closed with the host. A process that must
+	// know its address before it opens anything gets one from [Listen].
+	Listener net.Listener
 	// Token guards the operator's endpoints. Empty closes them.
 	Token string
 	// Audit says which durability the service's databases have, a line for each.
@@ -96,16 +99,15 @@ func New(name string, j *journal.Journal, o *Options) (*Host, error) {
 	if o != nil {
 		h.opts = *o
 	}
-	if h.opts.Addr == "" {
-		h.opts.Addr = "127.0.0.1:0"
-	}
 	if h.log = h.opts.Log; h.log == nil {
 		h.log = slog.Default()
 	}
 	h.log = h.log.With("service", name)
-	var err error
-	if h.listener, err = net.Listen("tcp", h.opts.Addr); err != nil {
-		return nil, fmt.Errorf("%s: cannot listen on %s: %w: stop what uses the port, or give another address", name, h.opts.Addr, err)
+	if h.listener = h.opts.Listener; h.listener == nil {
+		var err error
+		if h.listener, err = Listen(name, h.opts.Addr); err != nil {
+			return nil, err
+		}
 	}
 	h.metrics = newMetrics(h)
 	h.mux.Handle("GET /healthz", http.HandlerFunc(h.healthz))
@@ -116,6 +118,19 @@ func New(name string, j *journal.Journal, o *Options) (*Host, error) {
 	h.mux.Handle("GET /feed/incarnations", feed)
 	h.operatorEndpoints()
 	return h, nil
+}
+
+// Listen binds the address on which the service name shall listen. An empty one is
+// a free port on loopback.
+func Listen(name, addr string) (net.Listener, error) {
+	if addr == "" {
+		addr = "127.0.0.1:0"
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s: cannot listen on %s: %w: stop what uses the port, or give another address", name, addr, err)
+	}
+	return l, nil
 }
 
 // Addr is the address that the host listens on.

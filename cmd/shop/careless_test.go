@@ -3,6 +3,7 @@ package main_test
 import (
 	"bufio"
 	"bytes"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"io"
@@ -258,8 +259,8 @@ func TestInterruptedLoadLeavesAWholeShop(t *testing.T) {
 	}
 }
 
-// TestDamageIsFound truncates each database, and turns a bit over in it: a shop
-// that starts on it says so, or the audit does.
+// TestDamageIsFound truncates each database, and turns bits over in it: a shop that
+// starts on it says so, or the audit does.
 func TestDamageIsFound(t *testing.T) {
 	t.Parallel()
 	whole := t.TempDir()
@@ -269,19 +270,31 @@ func TestDamageIsFound(t *testing.T) {
 	if out, err := exec.Command(binary(t), "verify", "--data", whole).CombinedOutput(); err != nil { // opened again: the logs become tables
 		t.Fatalf("%v\n%s", err, out)
 	}
-	flip := func(raw []byte) []byte {
-		for i := len(raw) / 2; i < len(raw); i++ { // inside of something that is stored
-			if raw[i] >= '0' && raw[i] <= '9' && raw[i-1] == '"' {
-				raw[i] ^= 1
-				return raw
+	flip := func(t *testing.T, path string, raw []byte) []byte {
+		stored := []byte(`"`)
+		if strings.HasSuffix(path, ".db") { // an event in the middle of the journal
+			db, err := sql.Open("sqlite", "file:"+path+"?mode=ro")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			if err := db.QueryRowContext(t.Context(), `SELECT CAST(payload AS BLOB) FROM freehold_event WHERE length(payload) > 50 ORDER BY position LIMIT 1 OFFSET 200`).Scan(&stored); err != nil {
+				t.Fatal(err)
 			}
 		}
-		raw[len(raw)/2] ^= 1
-		return raw
+		for i := 0; ; i++ { // wherever it stands: pages keep what was there before
+			at := bytes.Index(raw[i:], stored)
+			if at < 0 {
+				return raw
+			}
+			if i += at; i+len(stored)/2 < len(raw) {
+				raw[i+len(stored)/2] ^= 1
+			}
+		}
 	}
-	half := func(raw []byte) []byte { return raw[:len(raw)/2] }
+	half := func(_ *testing.T, _ string, raw []byte) []byte { return raw[:len(raw)/2] }
 	for _, pattern := range []string{"order.db", "billing.db", "inventory.pebble/*.sst", "inventory.pebble/*.log"} {
-		for name, damage := range map[string]func([]byte) []byte{"cut in half": half, "one bit": flip} {
+		for name, damage := range map[string]func(*testing.T, string, []byte) []byte{"cut in half": half, "bits": flip} {
 			if strings.HasSuffix(pattern, ".log") && name == "cut in half" {
 				continue // a log that ends early is what a power cut leaves; its head file tells
 			}
@@ -307,7 +320,7 @@ func TestDamageIsFound(t *testing.T) {
 				}
 				raw, err := os.ReadFile(largest)
 				if err == nil {
-					err = os.WriteFile(largest, damage(raw), 0o600)
+					err = os.WriteFile(largest, damage(t, largest, raw), 0o600)
 				}
 				if err != nil {
 					t.Fatal(err)

@@ -137,12 +137,18 @@ func openShop(ctx context.Context, cfg shopConfig) (_ *shop, err error) {
 	if s.token, err = host.Token(tokenFile(cfg.Data)); err != nil {
 		return nil, err
 	}
-	for _, addr := range []*string{&cfg.Order, &cfg.Inventory, &cfg.Billing} {
-		if *addr == "" {
-			if *addr, err = freeAddr(); err != nil {
-				return nil, err
-			}
+	// Services are told each other's addresses, so all are bound before the first one
+	// is opened; and a port that is in use is said before there is a database.
+	var at [3]net.Listener
+	for i, service := range []struct{ name, addr string }{{"order", cfg.Order}, {"inventory", cfg.Inventory}, {"billing", cfg.Billing}} {
+		if at[i], err = host.Listen(service.name, service.addr); err != nil {
+			return nil, err
 		}
+		defer func() {
+			if err != nil {
+				_ = at[i].Close() // the service that has it may have closed it
+			}
+		}()
 	}
 	var publish func(freehold.Source) transport.Publisher
 	var subscriber transport.Subscriber
@@ -155,19 +161,19 @@ func openShop(ctx context.Context, cfg shopConfig) (_ *shop, err error) {
 		}
 		publish, subscriber = s.bus.Publisher, s.bus.Subscriber()
 	}
-	feed := func(addr string) string { return "http://" + addr + "/feed" }
+	feed := func(i int) string { return "http://" + at[i].Addr().String() + "/feed" }
 	log := slog.Default()
-	s.order, err = orderd.New(ctx, orderd.Config{Addr: cfg.Order, Data: cfg.Data, Token: s.token, InventoryFeed: feed(cfg.Inventory), BillingFeed: feed(cfg.Billing),
+	s.order, err = orderd.New(ctx, orderd.Config{Listener: at[0], Data: cfg.Data, Token: s.token, InventoryFeed: feed(1), BillingFeed: feed(2),
 		Publisher: publish(event.SourceOrder), Subscriber: subscriber, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	s.inventory, err = inventoryd.New(ctx, inventoryd.Config{Addr: cfg.Inventory, Data: cfg.Data, Token: s.token, OrderFeed: feed(cfg.Order), Opening: cfg.Opening,
+	s.inventory, err = inventoryd.New(ctx, inventoryd.Config{Listener: at[1], Data: cfg.Data, Token: s.token, OrderFeed: feed(0), Opening: cfg.Opening,
 		Publisher: publish(event.SourceInventory), Subscriber: subscriber, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	s.billing, err = billingd.New(ctx, billingd.Config{Addr: cfg.Billing, Data: cfg.Data, Token: s.token, OrderFeed: feed(cfg.Order),
+	s.billing, err = billingd.New(ctx, billingd.Config{Listener: at[2], Data: cfg.Data, Token: s.token, OrderFeed: feed(0),
 		Publisher: publish(event.SourceBilling), Subscriber: subscriber, Log: log})
 	if err != nil {
 		return nil, err
@@ -178,14 +184,6 @@ func openShop(ctx context.Context, cfg shopConfig) (_ *shop, err error) {
 		return nil, err
 	}
 	return s, os.WriteFile(urlsFile(cfg.Data), append(raw, '\n'), 0o600)
-}
-
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 // run serves until ctx ends. One service that cannot go on ends the others.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -127,7 +128,7 @@ func (c *client) settle(ctx context.Context, tell func(string)) error {
 
 // audit collects the shop's books and journals, and checks them.
 func (c *client) audit(ctx context.Context) (*audit.Report, error) {
-	s := audit.Shop{Stock: map[string]inventory.Stock{}}
+	s := audit.Shop{Stock: map[string]inventory.Stock{}, Verified: map[freehold.Source]error{}}
 	var err error
 	for _, j := range []struct {
 		name  freehold.Source
@@ -143,6 +144,12 @@ func (c *client) audit(ctx context.Context) (*audit.Report, error) {
 		if err != nil {
 			return nil, err
 		}
+		var at freehold.Mark
+		err = c.get(ctx, j.url+"/operator/verify", &at)
+		if status := (*statusError)(nil); err != nil && !(errors.As(err, &status) && status.status == http.StatusInternalServerError) {
+			return nil, err
+		}
+		s.Verified[j.name] = err
 		if *j.into, err = inbox.Remote(j.name, j.url+"/feed", types, &inbox.Options{Token: c.token}); err != nil {
 			return nil, err
 		}

@@ -38,6 +38,9 @@ import (
 type Shop struct {
 	// Journals of the three services, placeholders in the places of internal events.
 	Order, Inventory, Billing follow.Source
+	// Verified is what each service found when it read its own journal, in which
+	// internal events are not placeholders: nil, or what was altered.
+	Verified map[freehold.Source]error
 	// Summary is what Order's read side adds up to.
 	Summary orderdb.Summary
 	// Stock is Inventory's read side: every product.
@@ -108,6 +111,8 @@ func Run(ctx context.Context, s Shop) (*Report, error) {
 		if err := b.fold(ctx, source); err != nil {
 			return nil, fmt.Errorf("audit: journal of %s: %w", source.Name(), err)
 		}
+		err, told := s.Verified[source.Name()]
+		b.report.check(told && err == nil, "%s has not verified its journal: %v", source.Name(), err)
 	}
 	for _, id := range slices.Sorted(maps.Keys(b.sales)) {
 		b.checkSale(id, b.sales[id])

@@ -31,6 +31,7 @@ type books struct {
 	summary                   orderdb.Summary
 	stock                     map[string]inventory.Stock
 	billed                    audit.Books
+	verified                  map[freehold.Source]error
 	status                    func(all []follow.Status)
 }
 
@@ -78,7 +79,8 @@ func whole() *books {
 			"NAIL": {Free: 90, Shipped: 8, Received: 100, Returned: 3, Left: 5},
 			"GOLD": {},
 		},
-		billed: audit.Books{Billed: 3000, Captured: 3000, Refunded: 1750, CreditNotes: 1875, Adjustments: -40, Net: 1085, Invoices: 2, Credits: 3},
+		verified: map[freehold.Source]error{event.SourceOrder: nil, event.SourceInventory: nil, event.SourceBilling: nil},
+		billed:   audit.Books{Billed: 3000, Captured: 3000, Refunded: 1750, CreditNotes: 1875, Adjustments: -40, Net: 1085, Invoices: 2, Credits: 3},
 	}
 }
 
@@ -112,7 +114,7 @@ func (b *books) shop(t *testing.T) audit.Shop {
 		Order:     source(t, event.SourceOrder, event.OrderTypes, b.order),
 		Inventory: source(t, event.SourceInventory, event.InventoryTypes, b.inventory),
 		Billing:   source(t, event.SourceBilling, event.BillingTypes, b.billing),
-		Summary:   b.summary, Stock: b.stock, Billed: b.billed,
+		Summary:   b.summary, Stock: b.stock, Billed: b.billed, Verified: b.verified,
 	}
 	for _, from := range []follow.Source{s.Order, s.Inventory, s.Billing} {
 		_, head, err := from.Bounds(t.Context())
@@ -207,6 +209,8 @@ func TestEveryViolationIsFound(t *testing.T) {
 		"sales report: returns":          {func(b *books) { b.summary.Returns++ }, "sales report: returns is -0.374"},
 		"sales report: adjustments":      {func(b *books) { b.summary.Adjustments++ }, "sales report: adjustments is -0.039"},
 		"sales report: net":              {func(b *books) { b.summary.Net++ }, "sales report: net is 1.086"},
+		"an altered internal event":      {func(b *books) { b.verified[event.SourceBilling] = journal.ErrAltered }, "billing has not verified its journal: journal: altered"},
+		"a journal not verified":         {func(b *books) { delete(b.verified, event.SourceOrder) }, "order has not verified its journal"},
 		"a follower that is behind":      {func(b *books) { b.status = func(all []follow.Status) { all[0].Mark.Position-- } }, "f follows order: stands at 11, the head is 12"},
 		"a follower of another history":  {func(b *books) { b.status = func(all []follow.Status) { all[0].Mark.Chain[0] ^= 1 } }, "f follows order: stands at 12, the head is 12, or their chains differ"},
 		"parked events":                  {func(b *books) { b.status = func(all []follow.Status) { all[0].Parked = 2 } }, "f follows order: events of 2 keys are parked"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -29,6 +30,9 @@ import (
 type Config struct {
 	// Addr is where to listen. Empty is a free port on loopback.
 	Addr string
+	// Listener is used instead of Addr, and closed with the server once New has
+	// succeeded.
+	Listener net.Listener
 	// Data is the directory of the database; it is made if it is missing.
 	Data string
 	// Token guards the operator's endpoints, and is sent to the other services' feeds.
@@ -110,7 +114,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 // wire connects the parts, from top to bottom: listener, what is followed, calls to
 // the provider, deadlines, broker, HTTP.
 func (s *Server) wire(cfg Config) (err error) {
-	s.host, err = host.New("billing", s.db.Journal(), &host.Options{Addr: cfg.Addr, Token: cfg.Token, Audit: []string{"billing.db: " + strings.Join(s.db.Audit(), ", ")}, Log: cfg.Log})
+	s.host, err = host.New("billing", s.db.Journal(), &host.Options{Addr: cfg.Addr, Listener: cfg.Listener, Token: cfg.Token, Audit: []string{"billing.db: " + strings.Join(s.db.Audit(), ", ")}, Log: cfg.Log})
 	if err != nil {
 		return err
 	}

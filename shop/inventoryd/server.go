@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -29,6 +30,9 @@ import (
 type Config struct {
 	// Addr is where to listen. Empty is a free port on loopback.
 	Addr string
+	// Listener is used instead of Addr, and closed with the server once New has
+	// succeeded.
+	Listener net.Listener
 	// Data is the directory of the database; it is made if it is missing.
 	Data string
 	// Token guards the operator's endpoints, and is sent to the other services' feeds.
@@ -91,7 +95,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if s.db, err = pebble.Open(ctx, filepath.Join(cfg.Data, "inventory.pebble"), event.SourceInventory, types, &pebble.Options{Relaxed: cfg.Relaxed, Warn: time.Second, Log: cfg.Log}); err != nil {
 		return nil, fmt.Errorf("inventory: %w", err)
 	}
-	s.Host, err = host.New("inventory", s.db.Journal(), &host.Options{Addr: cfg.Addr, Token: cfg.Token, Audit: []string{"inventory.pebble: " + strings.Join(s.db.Audit(), ", ")}, Log: cfg.Log})
+	s.Host, err = host.New("inventory", s.db.Journal(), &host.Options{Addr: cfg.Addr, Listener: cfg.Listener, Token: cfg.Token, Audit: []string{"inventory.pebble: " + strings.Join(s.db.Audit(), ", ")}, Log: cfg.Log})
 	if err != nil {
 		_ = s.db.Close() // err says what went wrong
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -36,6 +37,9 @@ import (
 type Config struct {
 	// Addr is where to listen. Empty is a free port on loopback.
 	Addr string
+	// Listener is used instead of Addr, and closed with the server once New has
+	// succeeded.
+	Listener net.Listener
 	// Data is the directory of the databases; it is made if it is missing.
 	Data string
 	// Token guards the operator's endpoints, and is sent to the other services' feeds.
@@ -102,7 +106,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	opened = append(opened, views)
-	s.Host, err = host.New("order", s.db.Journal(), &host.Options{Addr: cfg.Addr, Token: cfg.Token, Audit: []string{"order.db: " + strings.Join(s.db.Audit(), ", "), "order-views.pebble: " + strings.Join(views.Audit(), ", ")}, Log: cfg.Log})
+	s.Host, err = host.New("order", s.db.Journal(), &host.Options{Addr: cfg.Addr, Listener: cfg.Listener, Token: cfg.Token, Audit: []string{"order.db: " + strings.Join(s.db.Audit(), ", "), "order-views.pebble: " + strings.Join(views.Audit(), ", ")}, Log: cfg.Log})
 	if err != nil {
 		return nil, err
 	}
