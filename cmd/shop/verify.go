@@ -129,6 +129,8 @@ func (c *client) settle(ctx context.Context, tell func(string)) error {
 // audit collects the shop's books and journals, and checks them.
 func (c *client) audit(ctx context.Context) (*audit.Report, error) {
 	s := audit.Shop{Stock: map[string]inventory.Stock{}, Verified: map[freehold.Source]error{}}
+	long := *c
+	long.http = &http.Client{Transport: c.http.Transport} // a journal may take minutes to read
 	var err error
 	for _, j := range []struct {
 		name  freehold.Source
@@ -145,7 +147,7 @@ func (c *client) audit(ctx context.Context) (*audit.Report, error) {
 			return nil, err
 		}
 		var at freehold.Mark
-		err = c.get(ctx, j.url+"/operator/verify", &at)
+		err = long.get(ctx, j.url+"/operator/verify", &at)
 		if status := (*statusError)(nil); err != nil && !(errors.As(err, &status) && status.status == http.StatusInternalServerError) {
 			return nil, err
 		}
