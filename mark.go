@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 )
 
 // Source is a journal's name as others see it: the service's name, or
@@ -26,9 +27,14 @@ func (s Source) Validate() error {
 	return nil
 }
 
-// Epoch identifies one history of a journal. It changes when an operator accepts
-// that the journal has gone back in time and written on.
+// Epoch identifies one history of a journal. It changes when the journal has gone
+// back in time: a fork. A journal's first epoch is 16 hexadecimal digits; behind a
+// fork it is other ones, a dot, and the number of the fork.
 type Epoch string
+
+// Forked reports whether the epoch began with a fork: what was numbered or handed out
+// before may be unknown to the journal.
+func (e Epoch) Forked() bool { return strings.IndexByte(string(e), '.') >= 0 }
 
 // Position is the place of an event in its journal, from 1, without holes.
 // Position 0 is the place before the first event.

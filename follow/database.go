@@ -18,10 +18,11 @@ type databaseSink[T freehold.Tx] struct {
 	db       DB[T]
 	router   *router[T]
 	opts     Options
-	parked   parkedKeys
-	starts   starts
+	parked   *parkedKeys
+	starts   *starts
+	lanes    *laneTable
 
-	incarnations incarnations
+	incarnations *incarnations
 }
 
 // handlerError is an error of a handler, as opposed to one of the database.
@@ -35,7 +36,7 @@ func (s *databaseSink[T]) Mark(ctx context.Context, source freehold.Source) (fre
 	err := s.db.View(ctx, func(ctx context.Context, tx T) error {
 		k := s.db.Keeper(tx)
 		var err error
-		if mark, err = k.Mark(ctx, s.follower, source); err != nil {
+		if mark, err = s.loadLanes(ctx, k, source); err != nil {
 			return err
 		}
 		if err := s.parked.load(ctx, k, s.follower, source); err != nil {
@@ -49,10 +50,18 @@ func (s *databaseSink[T]) Mark(ctx context.Context, source freehold.Source) (fre
 	return mark, nil
 }
 
-// Apply applies a batch in one transaction. If a handler fails, the events are
+// Apply applies a batch, in lanes if there are some.
+func (s *databaseSink[T]) Apply(ctx context.Context, from freehold.Mark, events []freehold.Recorded) error {
+	if l := s.lanes.get(from.Source); l != nil {
+		return s.applyLanes(ctx, l, from, events)
+	}
+	return s.applyAll(ctx, from, events)
+}
+
+// applyAll applies events in one transaction. If a handler fails, the events are
 // applied one by one up to the failing one, which is tried again and then parked,
 // and the rest is a batch again.
-func (s *databaseSink[T]) Apply(ctx context.Context, from freehold.Mark, events []freehold.Recorded) error {
+func (s *databaseSink[T]) applyAll(ctx context.Context, from freehold.Mark, events []freehold.Recorded) error {
 	source := from.Source
 	for len(events) > 0 {
 		if s.starts.careful(source, from.Position) {
@@ -113,7 +122,7 @@ func (s *databaseSink[T]) transact(ctx context.Context, from freehold.Mark, even
 	}
 	openings := s.incarnations.unknown(from.Source, events)
 	fault.Point("follow.apply.before")
-	_, err := s.db.Update(context.WithoutCancel(ctx), func(ctx context.Context, tx T) error {
+	err := Do(context.WithoutCancel(ctx), s.db, func(ctx context.Context, tx T) error {
 		failed = nil
 		k := s.db.Keeper(tx)
 		if !mutant.MarkOutsideTx {
@@ -129,6 +138,11 @@ func (s *databaseSink[T]) transact(ctx context.Context, from freehold.Mark, even
 		wanted, err := s.sort(ctx, k, events)
 		if err != nil {
 			return err
+		}
+		if s.opts.Warm != nil && len(wanted) > 0 {
+			if err := Warm(ctx, tx, func() Hints { return s.opts.Warm(wanted) }); err != nil {
+				return err
+			}
 		}
 		failed = s.handle(ctx, tx, wanted)
 		return failed
@@ -146,7 +160,7 @@ func (s *databaseSink[T]) transact(ctx context.Context, from freehold.Mark, even
 // ofDatabase reports whether an error that a handler returned is one that every
 // event would get just now, so that parking this one would be wrong.
 func ofDatabase(err error) bool {
-	for _, target := range []error{freehold.ErrLatched, freehold.ErrClosed, freehold.ErrUnknown, freehold.ErrFenced} {
+	for _, target := range []error{freehold.ErrLatched, freehold.ErrClosed, freehold.ErrUnknown, freehold.ErrFenced, freehold.ErrUnavailable} {
 		if errors.Is(err, target) {
 			return true
 		}

@@ -17,7 +17,9 @@
 // B's is called, and if A's effects are visible to a transaction that sees B's,
 // they were committed no later. Between two sources of one follower there is no
 // order; handlers tolerate any. Parked events of a key are applied in their order
-// before any later event of the key.
+// before any later event of the key. With Options.Lanes all of this holds among the
+// events of a key; between keys there is no order then, and a token waits until every
+// lane has applied what it names.
 //
 // # Failure
 //

@@ -102,7 +102,7 @@ func TestEverySchedule(t *testing.T) {
 		Types:  types(t),
 		Routes: func() []follow.Route[kv.Tx] { return []follow.Route[kv.Tx]{follow.On(notes)} },
 		Given:  given(3, 7),
-		Digest: digest,
+		Digest: digest, Commutes: true,
 	})
 }
 

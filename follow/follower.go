@@ -26,6 +26,14 @@ type Options struct {
 	// Key says which events are held back together when one of them is parked. nil
 	// is by stream.
 	Key func(freehold.Recorded) string
+	// Lanes is how many transactions apply events at the same time, those of one Key
+	// in one lane: for handlers whose effects commute across keys, on engines with
+	// round trips. Never where who comes first matters, such as for the last item in
+	// stock. The events of a transaction may be applied in several. It may be changed
+	// from start to start. 0 is 1: one after the other.
+	Lanes int
+	// Warm tells what the handlers of a batch will use; see [Hints]. nil tells nothing.
+	Warm func(rs []freehold.Recorded) Hints
 	// Pause is the first pause after an error; it doubles up to MaxPause. 0 is 10 ms
 	// and 5 s.
 	Pause, MaxPause time.Duration
@@ -46,6 +54,9 @@ func (o *Options) withDefaults() Options {
 	}
 	if opts.Starts <= 0 {
 		opts.Starts = 3
+	}
+	if opts.Lanes <= 0 {
+		opts.Lanes = 1
 	}
 	if opts.Key == nil {
 		opts.Key = func(r freehold.Recorded) string { return string(r.Stream) }
@@ -78,6 +89,7 @@ type feed struct {
 	mu       sync.Mutex
 	place    freehold.Mark
 	known    bool          // place has been read from the sink
+	reread   bool          // read it again
 	changed  chan struct{} // closed and replaced when place or state changes
 	state    State
 	err      error
@@ -85,6 +97,8 @@ type feed struct {
 	moved    time.Time // when place last changed
 	requests []*request
 	wake     context.CancelFunc // ends the current wait for the source
+	waiters  int                // calls that wait for a token
+	forks    journal.Forks      // of the source, as far as they were asked for
 }
 
 // New returns a follower whose mark stands beside its effects in db. The name is
@@ -103,7 +117,8 @@ func New[T freehold.Tx](name string, db DB[T], sources []Source, opts *Options, 
 		seen[s.Name()] = true
 	}
 	o := opts.withDefaults()
-	sink := &databaseSink[T]{follower: name, db: db, router: rt, opts: o}
+	sink := &databaseSink[T]{follower: name, db: db, router: rt, opts: o,
+		parked: &parkedKeys{}, starts: &starts{}, lanes: &laneTable{}, incarnations: &incarnations{}}
 	return newFollower(name, sources, sink, &o), nil
 }
 
@@ -130,6 +145,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var running sync.WaitGroup
+	running.Go(func() { f.heed(ctx) })
 	for _, fd := range f.feeds {
 		running.Go(func() {
 			if err := f.follow(ctx, fd); err != nil {
@@ -168,6 +184,9 @@ func (f *Follower) follow(ctx context.Context, fd *feed) error {
 			}
 			f.opts.Log.Log(ctx, level, "follower pauses", "follower", f.name, "source", name, "for", pause, "error", err)
 			fd.set(Retrying, err)
+			if errors.Is(err, freehold.ErrFenced) {
+				pause = f.opts.Pause // the other instance gets on
+			}
 			sleep(ctx, pause/2+rand.N(pause/2+1))
 			pause = min(2*pause, f.opts.MaxPause)
 		}
@@ -195,6 +214,7 @@ func (f *Follower) pass(ctx context.Context, fd *feed, begun *bool, progress fun
 	}
 	*begun = true
 	fd.arrive(place)
+	f.tell(fd, place)
 	if err := f.compare(ctx, fd, place); err != nil {
 		return err
 	}
@@ -208,6 +228,13 @@ func (f *Follower) pass(ctx context.Context, fd *feed, begun *bool, progress fun
 			return err
 		}
 		if len(events) == 0 {
+			if s, ok := f.sink.(interface {
+				rest(ctx context.Context, s freehold.Source) error
+			}); ok {
+				if err := s.rest(ctx, fd.source.Name()); err != nil {
+					return err
+				}
+			}
 			if err := fd.wait(ctx, place); err != nil {
 				return err
 			}
@@ -225,6 +252,7 @@ func (f *Follower) pass(ctx context.Context, fd *feed, begun *bool, progress fun
 		}
 		place = next[len(next)-1].At
 		fd.arrive(place)
+		f.tell(fd, place)
 		fd.set(Running, nil)
 		progress()
 	}
@@ -234,7 +262,13 @@ func (f *Follower) pass(ctx context.Context, fd *feed, begun *bool, progress fun
 // compare finds out, before anything is read, whether the source still has the
 // place: a source that ends below it, or has another hash there, went back.
 func (f *Follower) compare(ctx context.Context, fd *feed, place freehold.Mark) error {
-	_, head, err := fd.source.Bounds(ctx)
+	bounds := fd.source.Bounds
+	if s, ok := fd.source.(interface {
+		Fresh(ctx context.Context) (first, head freehold.Mark, err error)
+	}); ok {
+		bounds = s.Fresh // another instance may have written what this process has not heard of
+	}
+	_, head, err := bounds(ctx)
 	if err != nil {
 		return err
 	}
@@ -304,7 +338,7 @@ func (fd *feed) waiting(ctx context.Context) context.Context {
 		fd.wake()
 	}
 	fd.wake = cancel
-	if len(fd.requests) > 0 {
+	if len(fd.requests) > 0 || fd.reread {
 		cancel()
 	}
 	return waitCtx

@@ -2,11 +2,9 @@ package follow
 
 import (
 	"context"
-	"fmt"
 	"sync"
 
 	"github.com/freehold-go/freehold"
-	"github.com/freehold-go/freehold/journal"
 )
 
 // A follower remembers which openings of a source's journal it has applied events
@@ -65,26 +63,4 @@ func (in *incarnations) add(s freehold.Source, ids []string) {
 	for _, id := range ids {
 		in.known[s][id] = true
 	}
-}
-
-// base returns where the history that led to place and the source's present one
-// part.
-func (in *incarnations) base(place freehold.Mark, history []journal.Incarnation) (freehold.Mark, error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	next := 0
-	for i, opening := range history {
-		if in.known[place.Source][opening.ID] {
-			next = i + 1
-		}
-	}
-	if next == len(history) {
-		return place, fmt.Errorf("follow: source %s has no opening that is new to %s: nothing to adopt", place.Source, place)
-	}
-	base := history[next].Start
-	base.Source = place.Source
-	if base.Position > place.Position {
-		return place, fmt.Errorf("follow: source %s parts at %d, behind %s: its journal is damaged; run freehold verify there", place.Source, base.Position, place)
-	}
-	return base, nil
 }

@@ -15,7 +15,6 @@ type operable interface {
 	release(ctx context.Context, source Source, key string, giveUp bool) error
 	list(ctx context.Context, source Source, limit int) ([]Parked, error)
 	isParked(ctx context.Context, source Source, at freehold.Position) (bool, error)
-	adopt(ctx context.Context, from freehold.Mark, history []journal.Incarnation) (freehold.Mark, error)
 }
 
 // errMoved says that a request has changed the stored mark.
@@ -82,48 +81,10 @@ type historian interface {
 // Adopt accepts that a source went back in time: the mark is moved down to the
 // place where the histories part, and what the source wrote since is applied. The
 // effects of the events that were lost stay; compare them with the source by
-// business key. It works only while the source is stopped as diverged, and
-// returns the new mark.
+// business key. Those that are parked are given up. It works only while the source is
+// stopped as diverged, and returns the new mark. See [Follower.Keep].
 func (f *Follower) Adopt(ctx context.Context, s freehold.Source) (freehold.Mark, error) {
-	fd, err := f.feedOf(s)
-	if err != nil {
-		return freehold.Mark{}, err
-	}
-	fd.mu.Lock()
-	state, place := fd.state, fd.place
-	fd.mu.Unlock()
-	if state != Diverged {
-		return place, fmt.Errorf("follow: %s has not diverged from %s: nothing to adopt", f.name, s)
-	}
-	h, ok := fd.source.(historian)
-	if !ok {
-		return place, fmt.Errorf("follow: source %s cannot tell its incarnations", s)
-	}
-	history, err := h.Incarnations(ctx)
-	if err != nil {
-		return place, err
-	}
-	var base freehold.Mark
-	err = fd.ask(ctx, &request{moves: true, done: make(chan error, 1), do: func(ctx context.Context, sink operable) error {
-		to, err := sink.adopt(ctx, place, history)
-		if err == nil {
-			base = to
-			fd.arrive(to) // nobody's token is satisfied by the place that was given up
-		}
-		return err
-	}})
-	if err != nil {
-		return freehold.Mark{}, err
-	}
-	return base, nil
-}
-
-func (s *databaseSink[T]) adopt(ctx context.Context, from freehold.Mark, history []journal.Incarnation) (freehold.Mark, error) {
-	to, err := s.incarnations.base(from, history)
-	if err != nil {
-		return from, err
-	}
-	return to, s.keep(ctx, func(ctx context.Context, k Keeper) error { return k.Move(ctx, s.follower, from, to) })
+	return f.decide(ctx, s, Adopted)
 }
 
 func (f *Follower) feedOf(s freehold.Source) (*feed, error) {
@@ -160,9 +121,11 @@ func (fd *feed) ask(ctx context.Context, req *request) error {
 func (f *Follower) serve(ctx context.Context, fd *feed) error {
 	fd.mu.Lock()
 	requests := fd.requests
-	fd.requests = nil
-	fd.mu.Unlock()
 	var moved error
+	if fd.requests = nil; fd.reread {
+		fd.reread, moved = false, errMoved
+	}
+	fd.mu.Unlock()
 	for _, req := range requests {
 		sink, ok := f.sink.(operable)
 		if !ok {

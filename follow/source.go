@@ -35,6 +35,17 @@ type DB[T freehold.Tx] interface {
 	Keeper(tx T) Keeper
 }
 
+// Do is db.Update for those who need no token: some engines have to wait for it.
+func Do[T freehold.Tx](ctx context.Context, db DB[T], fn func(ctx context.Context, tx T) error) error {
+	if d, ok := db.(interface {
+		Do(ctx context.Context, fn func(ctx context.Context, tx T) error) error
+	}); ok {
+		return d.Do(ctx, fn)
+	}
+	_, err := db.Update(ctx, fn)
+	return err
+}
+
 // Keeper is the part of a database that belongs to followers: marks, and small
 // values by space and key (parked events, saga instances, snapshots, counts of
 // starts). It belongs to the transaction it was taken from.

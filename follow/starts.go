@@ -54,7 +54,7 @@ func (s *databaseSink[T]) start(ctx context.Context, source freehold.Source) err
 				return fmt.Errorf("start record of %s: %w", s.follower, err)
 			}
 		}
-		mark, err := k.Mark(ctx, s.follower, source)
+		mark, _, err := placeOf(ctx, k, s.follower, source)
 		if err != nil {
 			return err
 		}

@@ -22,6 +22,8 @@ const (
 	// Diverged: the source's history is another one, or archived below the mark; an
 	// operator must decide.
 	Diverged State = "diverged"
+	// Standby: another instance of the service follows; the place is the stored one.
+	Standby State = "standby"
 	// Failed: the database can no longer be used; the process must restart.
 	Failed State = "failed"
 )
@@ -67,7 +69,7 @@ func (f *Follower) Status(ctx context.Context) []Status {
 			st.Seconds = time.Since(moved).Seconds()
 			st.Stalled = time.Since(moved) > StallAfter
 		}
-		if st.State != Running && time.Since(stateSince) > StallAfter {
+		if st.State != Running && st.State != Standby && time.Since(stateSince) > StallAfter {
 			st.Stalled = true
 		}
 		if s, ok := f.sink.(interface{ parkedCount(freehold.Source) int }); ok {
@@ -111,15 +113,26 @@ func (f *Follower) WaitFor(ctx context.Context, tok freehold.Token) error {
 }
 
 func (f *Follower) waitFor(ctx context.Context, fd *feed, want freehold.Mark) error {
+	fd.mu.Lock()
+	fd.waiters++
+	fd.mu.Unlock()
+	defer func() {
+		fd.mu.Lock()
+		fd.waiters--
+		fd.mu.Unlock()
+	}()
 	for {
 		fd.mu.Lock()
 		place, known, changed := fd.place, fd.known && fd.state != Diverged, fd.changed
 		fd.mu.Unlock()
-		switch {
-		case !known || want.Position > place.Position:
-		case want.Position > 0 && place.Epoch != want.Epoch:
-			return fmt.Errorf("%s asks for epoch %s of %s, which is at epoch %s: %w", f.name, want.Epoch, want.Source, place.Epoch, freehold.ErrHistoryLost)
-		default:
+		covered := false
+		if known {
+			var err error
+			if covered, err = fd.covers(ctx, place, want); err != nil {
+				return fmt.Errorf("%s: %w", f.name, err)
+			}
+		}
+		if covered {
 			sink, ok := f.sink.(operable)
 			if !ok {
 				return nil

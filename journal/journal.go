@@ -12,7 +12,9 @@ import (
 )
 
 // Store is what an engine provides. All methods may be called concurrently, and
-// none returns anything beyond the durable head.
+// none returns anything beyond the durable head. A store whose database several
+// processes write also has Refresh(ctx) error, behind which Bounds knows of all that
+// was committed before.
 type Store interface {
 	// Source is the journal's name.
 	Source() freehold.Source
@@ -81,6 +83,19 @@ func (j *Journal) Bounds(ctx context.Context) (first, head freehold.Mark, err er
 	return j.store.Bounds(ctx)
 }
 
+// Fresh is Bounds as the database has it at this moment: another instance of the
+// service may have written what this process has not heard of yet.
+func (j *Journal) Fresh(ctx context.Context) (first, head freehold.Mark, err error) {
+	if s, ok := j.store.(interface {
+		Refresh(ctx context.Context) error
+	}); ok {
+		if err := s.Refresh(ctx); err != nil {
+			return first, head, err
+		}
+	}
+	return j.store.Bounds(ctx)
+}
+
 // Wait returns when there is an event behind the mark, or with ctx's error.
 func (j *Journal) Wait(ctx context.Context, after freehold.Mark) error {
 	return j.store.Wait(ctx, after.Position)
@@ -125,8 +140,21 @@ func (j *Journal) Read(ctx context.Context, after freehold.Mark, limit int) ([]f
 			rs = append(rs[:1], rs[2:]...)
 		}
 		j.types.Bind(rs)
-		return rs, nil
+		return rs, j.present(ctx, rs)
 	}
+}
+
+// present gives events the present epoch: that in which they were written or read may
+// have ended.
+func (j *Journal) present(ctx context.Context, rs []freehold.Recorded) error {
+	if len(rs) == 0 {
+		return nil
+	}
+	_, head, err := j.store.Bounds(ctx)
+	for i := range rs {
+		rs[i].At.Epoch = head.Epoch
+	}
+	return err
 }
 
 // remembered reads from memory, never beyond the durable head: an engine fills the
@@ -137,9 +165,12 @@ func (j *Journal) remembered(ctx context.Context, after freehold.Position, limit
 	if rs == nil {
 		return nil, nil
 	}
-	_, head, err := j.store.Bounds(ctx)
+	first, head, err := j.store.Bounds(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if after < first.Position {
+		return nil, nil // the store refuses it
 	}
 	if beyond := rs[len(rs)-1].At.Position - head.Position; beyond > 0 {
 		rs = rs[:max(0, len(rs)-int(beyond))]
@@ -155,6 +186,9 @@ func (j *Journal) remembered(ctx context.Context, after freehold.Position, limit
 // been archived.
 func (j *Journal) At(ctx context.Context, p freehold.Position) (freehold.Mark, error) {
 	first, head, err := j.store.Bounds(ctx)
+	if err == nil && p > head.Position {
+		first, head, err = j.Fresh(ctx)
+	}
 	switch {
 	case err != nil:
 		return freehold.Mark{}, err
@@ -174,7 +208,9 @@ func (j *Journal) At(ctx context.Context, p freehold.Position) (freehold.Mark, e
 	if len(rs) == 0 || rs[0].At.Position != p {
 		return freehold.Mark{}, fmt.Errorf("%s: position %d is missing: run freehold verify", j.Name(), p)
 	}
-	return rs[0].At, nil
+	at := rs[0].At
+	at.Epoch = head.Epoch
+	return at, nil
 }
 
 // Stream yields a stream's events behind a version, oldest first, and ends at the
@@ -189,6 +225,10 @@ func (j *Journal) Stream(ctx context.Context, s freehold.StreamID, after freehol
 				return
 			}
 			j.types.Bind(rs)
+			if err := j.present(ctx, rs); err != nil {
+				yield(freehold.Recorded{}, err)
+				return
+			}
 			for _, r := range rs {
 				if !yield(r, nil) {
 					return

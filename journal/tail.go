@@ -50,6 +50,10 @@ func NewTail(head freehold.Mark, incarnation string, lookup func(context.Context
 // Head is the place behind the last sealed event, committed or not.
 func (t *Tail) Head() freehold.Mark { return t.head }
 
+// Turn begins an epoch: what is sealed from now on carries it, unless it is rolled
+// back.
+func (t *Tail) Turn(e freehold.Epoch) { t.head.Epoch = e }
+
 // Incarnation identifies this opening of the journal.
 func (t *Tail) Incarnation() string { return t.incarnation }
 

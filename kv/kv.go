@@ -50,6 +50,17 @@ type Tx interface {
 	Add(ctx context.Context, key string, delta, min int64) (int64, error)
 }
 
+// Warm tells which keys will be read next, so that an engine on another machine
+// fetches them in one go. It changes nothing; other engines do not ask for the keys.
+func Warm(ctx context.Context, tx Tx, keys iter.Seq[string]) error {
+	if w, ok := tx.(interface {
+		Warm(ctx context.Context, keys iter.Seq[string]) error
+	}); ok {
+		return w.Warm(ctx, keys)
+	}
+	return nil
+}
+
 // Table is a set of values of one type under a key prefix, stored as JSON.
 type Table[V any] struct{ prefix string }
 
@@ -66,6 +77,17 @@ func (t Table[V]) Get(ctx context.Context, tx Tx, key string) (v V, found bool, 
 		return v, false, fmt.Errorf("kv: %s%s: %w", t.prefix, key, err)
 	}
 	return v, true, nil
+}
+
+// Warm tells which keys of the table will be read next; see [Warm].
+func (t Table[V]) Warm(ctx context.Context, tx Tx, keys iter.Seq[string]) error {
+	return Warm(ctx, tx, func(yield func(string) bool) {
+		for key := range keys {
+			if !yield(t.prefix + key) {
+				return
+			}
+		}
+	})
 }
 
 // Put stores v at key.

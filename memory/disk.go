@@ -108,10 +108,20 @@ func (d *Disk) write(db *DB, next state) error {
 }
 
 func (s state) head(name freehold.Source) freehold.Mark {
+	at := freehold.Mark{Source: name}
 	if n := len(s.events); n > 0 {
-		return s.events[n-1].At
+		at = s.events[n-1].At
 	}
-	return freehold.Mark{Source: name, Epoch: s.epoch}
+	at.Epoch = s.epoch // that of the event may have ended
+	return at
+}
+
+// present gives events the present epoch, in which all that is here stands.
+func (s state) present(rs []freehold.Recorded) []freehold.Recorded {
+	for i := range rs {
+		rs[i].At.Epoch = s.epoch
+	}
+	return rs
 }
 
 // with is the state with more events.
@@ -137,5 +147,5 @@ func (s state) stream(id freehold.StreamID, after freehold.Version, limit int) [
 		i, _ := s.index.get(eventKey(id, v))
 		rs = append(rs, s.events[i])
 	}
-	return rs
+	return s.present(rs)
 }

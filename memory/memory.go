@@ -155,8 +155,7 @@ func (db *DB) do(j *writer.Job[*job]) (freehold.Token, error) {
 	save := db.tail.Save()
 	tx := &transaction{db: db, writer: true, id: journal.NewID(), now: journal.Now(), mark: db.tail.Head(), state: was, save: save}
 	j.Work.tx = tx
-	err = j.Run()
-	tx.end()
+	err = j.Run(tx.end)
 	if err != nil {
 		db.tail.Rollback(save)
 		return freehold.Token{}, err

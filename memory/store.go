@@ -5,7 +5,9 @@ import (
 	"slices"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/follow"
 	"github.com/freehold-go/freehold/journal"
+	"github.com/freehold-go/freehold/kv"
 )
 
 // store reads the journal for package journal.
@@ -23,7 +25,7 @@ func (s store) Bounds(context.Context) (first, head freehold.Mark, err error) {
 func (s store) Read(_ context.Context, after freehold.Position, limit int) ([]freehold.Recorded, error) {
 	now, err := s.db.disk.read(s.db)
 	rest := now.events[min(int(after), len(now.events)):]
-	return slices.Clone(rest[:min(limit, len(rest))]), err
+	return now.present(slices.Clone(rest[:min(limit, len(rest))])), err
 }
 
 func (s store) ReadStream(_ context.Context, id freehold.StreamID, after freehold.Version, limit int) ([]freehold.Recorded, error) {
@@ -60,4 +62,19 @@ func (s store) Wait(ctx context.Context, after freehold.Position) error {
 func (s store) Incarnations(context.Context) ([]journal.Incarnation, error) {
 	now, err := s.db.disk.read(s.db)
 	return slices.Clone(now.incarnations), err
+}
+
+func (s store) Forks(ctx context.Context) (journal.Forks, error) { return follow.Forks(ctx, s.db) }
+
+func (s store) PutFork(ctx context.Context, f journal.Fork) error {
+	return follow.PutFork(ctx, s.db, f, func(_ context.Context, tx kv.Tx) error {
+		return tx.(*transaction).write(func(now *state) error {
+			if now.epoch != f.Ended[0] {
+				return freehold.ErrFenced
+			}
+			now.epoch = f.Epoch
+			s.db.tail.Turn(f.Epoch)
+			return nil
+		})
+	})
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/record"
 	"github.com/freehold-go/freehold/journal"
 )
 
@@ -118,7 +119,7 @@ func (db *DB) lastEvent() (freehold.Mark, error) {
 	if it.Last() {
 		var value []byte
 		if value, err = it.ValueAndErr(); err == nil {
-			err = decodeRecord(it.Key(), value, &r)
+			err = decodeEvent(it.Key(), value, &r)
 		}
 	}
 	return r.At, errors.Join(err, it.Error(), it.Close())
@@ -133,7 +134,7 @@ func (db *DB) nextIncarnation() (int64, error) {
 	var next int64
 	if it.Last() {
 		if len(it.Key()) != 9 {
-			return 0, errors.Join(errRecord, it.Close())
+			return 0, errors.Join(record.ErrDamaged, it.Close())
 		}
 		next = int64(binary.BigEndian.Uint64(it.Key()[1:])) + 1
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/internal/fault"
 	"github.com/freehold-go/freehold/internal/mutant"
+	"github.com/freehold-go/freehold/internal/record"
 	"github.com/freehold-go/freehold/internal/writer"
 	"github.com/freehold-go/freehold/journal"
 	"github.com/freehold-go/freehold/kv"
@@ -210,8 +211,7 @@ func (db *DB) runClosure(j *writer.Job[*job]) {
 	b := db.kv.NewIndexedBatch()
 	tx := &transaction{db: db, id: journal.NewID(), now: journal.Now(), save: a.save, mark: db.tail.Head(), batch: b, from: b}
 	j.Work.tx = tx
-	err := j.Run()
-	tx.end()
+	err := j.Run(tx.end)
 	if err != nil {
 		db.tail.Rollback(a.save)
 		_ = b.Close() // nothing of it was applied
@@ -334,7 +334,7 @@ func (db *DB) put(b *lib.Batch, events []freehold.Recorded) error {
 	for i := range events {
 		r := &events[i]
 		key = appendNumbered(key[:0], kindEvent, int64(r.At.Position))
-		value = appendRecord(value[:0], r)
+		value = record.Append(value[:0], r)
 		if err := b.Set(key, value, nil); err != nil {
 			return err
 		}

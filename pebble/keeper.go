@@ -8,6 +8,7 @@ import (
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/internal/record"
 	"github.com/freehold-go/freehold/kv"
 )
 
@@ -32,7 +33,7 @@ func (k keeper) Mark(_ context.Context, follower string, s freehold.Source) (fre
 	}
 	raw, found, err := k.tx.get(kindMark, space, string(s))
 	if err == nil && found {
-		err = decodeMark(raw, &m)
+		err = record.DecodeMark(raw, &m)
 	}
 	return m, err
 }
@@ -45,7 +46,7 @@ func (k keeper) Move(ctx context.Context, follower string, from, to freehold.Mar
 	if at != from && (at.Position != 0 || from.Position != 0) {
 		return fmt.Errorf("%s at %s: %w", follower, at, freehold.ErrFenced)
 	}
-	return k.tx.put(kindMark, follower+"\x00", string(to.Source), appendMark(nil, to))
+	return k.tx.put(kindMark, follower+"\x00", string(to.Source), record.AppendMark(nil, to))
 }
 
 func (k keeper) Marks(context.Context) ([]follow.Place, error) {
@@ -56,7 +57,7 @@ func (k keeper) Marks(context.Context) ([]follow.Place, error) {
 		}
 		follower, source, _ := strings.Cut(item.Key, "\x00")
 		p := follow.Place{Follower: follower, Mark: freehold.Mark{Source: freehold.Source(source)}}
-		if err := decodeMark(item.Value, &p.Mark); err != nil {
+		if err := record.DecodeMark(item.Value, &p.Mark); err != nil {
 			return nil, err
 		}
 		all = append(all, p)

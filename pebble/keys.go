@@ -2,8 +2,10 @@ package pebble
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/record"
 )
 
 // Kinds of keys; see the package documentation.
@@ -46,4 +48,14 @@ func behind(prefix []byte) []byte {
 		}
 	}
 	return nil
+}
+
+// decodeEvent reads the stored event at a key into r, whose At.Source and At.Epoch
+// are set.
+func decodeEvent(key, value []byte, r *freehold.Recorded) error {
+	if len(key) != 9 || key[0] != kindEvent {
+		return fmt.Errorf("key %x: %w", key, record.ErrDamaged)
+	}
+	r.At.Position = freehold.Position(binary.BigEndian.Uint64(key[1:]))
+	return record.Decode(value, r)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/record"
 )
 
 func sample() freehold.Recorded {
@@ -24,11 +25,11 @@ func sample() freehold.Recorded {
 func TestRecordBytesNeverChange(t *testing.T) {
 	t.Parallel()
 	r := sample()
-	if got := hex.EncodeToString(appendRecord(nil, &r)); got != recordBytes {
+	if got := hex.EncodeToString(record.Append(nil, &r)); got != recordBytes {
 		t.Errorf("record %s\nwant   %s", got, recordBytes)
 	}
 	m := freehold.Mark{Source: "there", Epoch: "9f86d081", Position: 258, Chain: freehold.Hash{1, 31: 2}}
-	if got := hex.EncodeToString(appendMark(nil, m)); got != markBytes {
+	if got := hex.EncodeToString(record.AppendMark(nil, m)); got != markBytes {
 		t.Errorf("mark %s\nwant %s", got, markBytes)
 	}
 	if got, want := hex.EncodeToString(appendStream(nil, "order-1", 258)), "736f726465722d31000000000000000102"; got != want {
@@ -45,7 +46,7 @@ func TestRecordComesBackAsItWas(t *testing.T) {
 	plain.Meta, plain.Internal, plain.Last, plain.Version, plain.Raw, plain.Nonce = freehold.Meta{}, false, false, 1, []byte{}, []byte{}
 	for _, want := range []freehold.Recorded{sample(), plain} {
 		got := freehold.Recorded{At: freehold.Mark{Source: "test", Epoch: "e"}}
-		if err := decodeRecord(numbered(kindEvent, 7), appendRecord(nil, &want), &got); err != nil {
+		if err := decodeEvent(numbered(kindEvent, 7), record.Append(nil, &want), &got); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(freehold.Recorded{})); diff != "" {
@@ -54,7 +55,7 @@ func TestRecordComesBackAsItWas(t *testing.T) {
 	}
 	want := freehold.Mark{Source: "there", Epoch: "9f86d081", Position: 258, Chain: freehold.Hash{1, 31: 2}}
 	got := freehold.Mark{Source: "there"}
-	if err := decodeMark(appendMark(nil, want), &got); err != nil || got != want {
+	if err := record.DecodeMark(record.AppendMark(nil, want), &got); err != nil || got != want {
 		t.Errorf("mark %v, %v, want %v", got, err, want)
 	}
 }
@@ -64,11 +65,11 @@ func TestRecordComesBackAsItWas(t *testing.T) {
 func TestDamagedRecordsAreErrors(t *testing.T) {
 	t.Parallel()
 	r := sample()
-	whole := appendRecord(nil, &r)
+	whole := record.Append(nil, &r)
 	header := len(whole) - len(r.Raw) - len(r.Nonce)
 	for n := range header {
 		var got freehold.Recorded
-		if err := decodeRecord(numbered(kindEvent, 7), whole[:n], &got); err == nil {
+		if err := decodeEvent(numbered(kindEvent, 7), whole[:n], &got); err == nil {
 			t.Errorf("the first %d bytes decode", n)
 		}
 	}
@@ -77,7 +78,7 @@ func TestDamagedRecordsAreErrors(t *testing.T) {
 			changed := append([]byte{}, whole...)
 			changed[i] = b
 			var got freehold.Recorded
-			_ = decodeRecord(numbered(kindEvent, 7), changed, &got) // the chain finds what this cannot
+			_ = decodeEvent(numbered(kindEvent, 7), changed, &got) // the chain finds what this cannot
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	lib "github.com/cockroachdb/pebble/v2"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/record"
 	"github.com/freehold-go/freehold/journal"
 )
 
@@ -21,7 +22,7 @@ func (s store) Source() freehold.Source { return s.db.name }
 
 func (s store) Bounds(context.Context) (first, head freehold.Mark, err error) {
 	head, _, err = s.db.durable()
-	return freehold.Mark{Source: s.db.name, Epoch: s.db.epoch}, head, err
+	return freehold.Mark{Source: s.db.name, Epoch: head.Epoch}, head, err
 }
 
 func (s store) Read(_ context.Context, after freehold.Position, limit int) ([]freehold.Recorded, error) {
@@ -41,10 +42,10 @@ func (s store) Read(_ context.Context, after freehold.Position, limit int) ([]fr
 	rs := make([]freehold.Recorded, limit)
 	n := 0
 	for ok := it.First(); ok && n < limit && err == nil; ok = it.Next() {
-		rs[n].At.Source, rs[n].At.Epoch = s.db.name, s.db.epoch
+		rs[n].At.Source, rs[n].At.Epoch = s.db.name, v.head.Epoch
 		var value []byte
 		if value, err = it.ValueAndErr(); err == nil {
-			err = decodeRecord(it.Key(), value, &rs[n])
+			err = decodeEvent(it.Key(), value, &rs[n])
 		}
 		n++
 	}
@@ -85,11 +86,11 @@ func (db *DB) readStream(from lib.Reader, id freehold.StreamID, after freehold.V
 		key = append(append(key[:0], kindEvent), position...)
 		var found bool
 		if value, found, err = getFrom(from, key); err == nil && !found {
-			err = errRecord
+			err = record.ErrDamaged
 		}
 		if err == nil {
 			rs = append(rs, freehold.Recorded{At: freehold.Mark{Source: db.name, Epoch: db.epoch}})
-			err = decodeRecord(key, value, &rs[len(rs)-1])
+			err = decodeEvent(key, value, &rs[len(rs)-1])
 		}
 	}
 	if err := errors.Join(err, it.Error(), it.Close()); err != nil {
@@ -122,7 +123,7 @@ func (s store) Streams(_ context.Context, after freehold.StreamID, limit int) ([
 	for ok && len(all) < limit {
 		id, _, good := streamOf(it.Key())
 		if !good {
-			err = errRecord
+			err = record.ErrDamaged
 			break
 		}
 		if !it.SeekLT(next(id)) {

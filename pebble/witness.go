@@ -68,7 +68,7 @@ func (w *witness) open(db *DB, head freehold.Mark) error {
 		key := numbered(kindEvent, int64(said.Position))
 		value, found, err := getFrom(db.kv, key)
 		if err == nil && found {
-			err = decodeRecord(key, value, &r)
+			err = decodeEvent(key, value, &r)
 		}
 		if err != nil {
 			return db.wrap(err)

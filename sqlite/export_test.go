@@ -39,3 +39,12 @@ func (o *Options) Override(pragma string) {
 		return pragmas
 	}
 }
+
+// HoldCommits calls fn in each commit, before anything is durable.
+func (db *DB) HoldCommits(fn func()) {
+	hook := func() error {
+		fn()
+		return nil
+	}
+	db.commitHook.Store(&hook)
+}

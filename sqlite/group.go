@@ -89,8 +89,10 @@ func (db *DB) commitTogether(group []*writer.Job[*job]) (done bool) {
 		db.answerAll(group, db.failed(err))
 		return true
 	}
+	written := false // a closure has run in this transaction
 	for i, j := range group {
-		outcomes[i].err = db.run(j, alone)
+		outcomes[i].err = db.run(j, alone, !written)
+		written = written || j.Closure()
 		if errors.Is(outcomes[i].err, errVoid) {
 			db.abandon(whole)
 			if disk := db.latchedError(); disk != nil {
@@ -159,8 +161,10 @@ func (db *DB) commitTogether(group []*writer.Job[*job]) (done bool) {
 }
 
 // run executes one job and leaves nothing of it if it fails. errVoid means that
-// the group's transaction does not stand any more.
-func (db *DB) run(j *writer.Job[*job], alone bool) error {
+// the group's transaction does not stand any more. first says that nothing has been
+// written in it yet: a closure needs no savepoint then, for which SQLite would copy
+// every page before it changes.
+func (db *DB) run(j *writer.Job[*job], alone, first bool) error {
 	save, kept := db.tail.Save(), db.kept.save()
 	w := j.Work
 	if !j.Closure() {
@@ -179,12 +183,14 @@ func (db *DB) run(j *writer.Job[*job], alone bool) error {
 		db.tail.Seal()
 		return nil
 	}
-	if err := db.exec("SAVEPOINT closure"); err != nil {
-		return db.voidFor(err)
+	if !first {
+		if err := db.exec("SAVEPOINT closure"); err != nil {
+			return db.voidFor(err)
+		}
 	}
 	w.tx = &transaction{db: db, writer: true, session: db.writer, id: journal.NewID(), now: journal.Now(), save: save, mark: db.tail.Head()}
-	err := j.Run()
-	diskErr := w.tx.end()
+	var diskErr error
+	err := j.Run(func() { diskErr = w.tx.end() })
 	if diskErr != nil {
 		return db.voidFor(diskErr)
 	}
@@ -197,18 +203,40 @@ func (db *DB) run(j *writer.Job[*job], alone bool) error {
 		if alone {
 			return err
 		}
-		if rollbackErr := db.exec("ROLLBACK TO closure"); rollbackErr != nil {
-			return db.voidFor(rollbackErr)
+		if undoErr := db.undo(first); undoErr != nil {
+			return db.voidFor(undoErr)
 		}
 	} else {
 		db.tail.Seal()
 	}
-	// Fails if the transaction has ended: without it, what follows would commit by
-	// itself.
-	if releaseErr := db.exec("RELEASE closure"); releaseErr != nil {
-		return db.voidFor(releaseErr)
+	if standErr := db.stands(first); standErr != nil {
+		return db.voidFor(standErr)
 	}
 	return err
+}
+
+// undo takes back what a closure has written. What others have appended is not in
+// the database yet, so the first closure's is all that there is.
+func (db *DB) undo(first bool) error {
+	if !first {
+		return db.exec("ROLLBACK TO closure")
+	}
+	if err := db.exec("ROLLBACK"); err != nil { // fails if the transaction has ended
+		return err
+	}
+	return db.exec("BEGIN IMMEDIATE")
+}
+
+// stands ends a closure's savepoint. It fails if the transaction has ended: without
+// it, what follows would commit by itself.
+func (db *DB) stands(first bool) error {
+	if !first {
+		return db.exec("RELEASE closure")
+	}
+	if db.exec("BEGIN") == nil { // fails inside a transaction
+		return errors.Join(errVoid, db.exec("ROLLBACK"))
+	}
+	return nil
 }
 
 func (db *DB) voidFor(err error) error {

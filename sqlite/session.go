@@ -10,14 +10,16 @@ import (
 	"sync"
 )
 
-// session is a connection with its prepared statements. Statements of closures go
-// through database/sql. Those of the engine go to the driver, which costs half as
-// much; they run inside do only, which keeps everything else off the connection
-// meanwhile, also a closure that was left behind. One goroutine at a time uses it.
+// session is a connection with its prepared statements. Queries of closures go
+// through database/sql. What closures change, and statements of the engine, go to
+// the driver, which costs half as much; they run inside do only, which keeps
+// everything else off the connection meanwhile, also a closure that was left behind.
+// One goroutine at a time uses it.
 type session struct {
-	conn   *sql.Conn
-	guests stmtCache
-	own    direct
+	conn    *sql.Conn
+	guests  stmtCache // of queries
+	changes direct    // of closures
+	own     direct
 }
 
 // direct is the driver's side of a session. It may be used inside session.do only.
@@ -35,8 +37,10 @@ type ownStmt struct {
 	row   []driver.Value
 }
 
+func newDirect() direct { return direct{stmts: map[string]*ownStmt{}} }
+
 func newSession(conn *sql.Conn) *session {
-	return &session{conn: conn, guests: newStmtCache(conn), own: direct{stmts: map[string]*ownStmt{}}}
+	return &session{conn: conn, guests: newStmtCache(conn), changes: newDirect(), own: newDirect()}
 }
 
 // do lets fn run statements of the engine's. fn must not use database/sql.
@@ -54,15 +58,17 @@ func (s *session) exec(query string, args ...driver.Value) error {
 
 func (s *session) close() error {
 	s.guests.close()
-	err := s.do(func(d *direct) error {
-		var errs []error
-		for _, st := range d.stmts {
-			errs = append(errs, st.Close())
-		}
-		clear(d.stmts)
-		return errors.Join(errs...)
-	})
+	err := s.do(func(d *direct) error { return errors.Join(d.close(), s.changes.close()) })
 	return errors.Join(err, s.conn.Close())
+}
+
+func (d *direct) close() error {
+	var errs []error
+	for _, st := range d.stmts {
+		errs = append(errs, st.Close())
+	}
+	clear(d.stmts)
+	return errors.Join(errs...)
 }
 
 func (d *direct) prepare(query string) (*ownStmt, error) {
@@ -95,6 +101,37 @@ func (d *direct) exec(query string, args ...driver.Value) error {
 	}
 	_, err = st.exec.ExecContext(context.Background(), d.bind(args))
 	return err
+}
+
+// change runs a closure's statement, with what database/sql takes as values.
+func (s *session) change(query string, values []any) (result sql.Result, err error) {
+	err = s.conn.Raw(func(conn any) error {
+		d := &s.changes
+		d.conn = conn.(driver.ConnPrepareContext)
+		if len(d.stmts) >= maxStatements && d.stmts[query] == nil {
+			if err := d.close(); err != nil {
+				return err
+			}
+		}
+		st, err := d.prepare(query)
+		if err != nil {
+			return err
+		}
+		d.args = d.args[:0]
+		for i, v := range values {
+			arg := driver.NamedValue{Ordinal: i + 1}
+			if named, ok := v.(sql.NamedArg); ok {
+				arg.Name, v = named.Name, named.Value
+			}
+			if arg.Value, err = driver.DefaultParameterConverter.ConvertValue(v); err != nil {
+				return fmt.Errorf("sqlite: argument %d: %w", i+1, err)
+			}
+			d.args = append(d.args, arg)
+		}
+		result, err = st.exec.ExecContext(context.Background(), d.args)
+		return err
+	})
+	return result, err
 }
 
 // query runs a statement and gives each row to fn; the slice is valid during the

@@ -170,7 +170,9 @@ func (db *DB) open(ctx context.Context, opts Options) error {
 		pragmas = opts.override(pragmas)
 	}
 	var err error
-	if db.write, err = sql.Open("sqlite", dsn(db.path, pragmas)); err != nil {
+	// What a savepoint keeps of pages is copied in memory: SQLite would write what is
+	// beyond 64 KiB of a transaction's into a file of its own.
+	if db.write, err = sql.Open("sqlite", dsn(db.path, append(pragmas, "temp_store(MEMORY)"))); err != nil {
 		return fmt.Errorf("sqlite: open %s: %w", db.path, err)
 	}
 	db.write.SetMaxOpenConns(1)

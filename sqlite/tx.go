@@ -79,13 +79,20 @@ func (tx *transaction) note(err error) error {
 
 // statement returns the cached statement for a query that may run in a closure.
 func (tx *transaction) statement(query string) (*sql.Stmt, error) {
-	if tx.session.guests.known(query) {
-		return tx.session.guests.get(query)
-	}
-	if word := controlWord(query); word != "" {
-		return nil, fmt.Errorf("sqlite: %s inside a closure: the closure is the transaction: return nil to commit, an error to roll back", word)
+	if !tx.session.guests.known(query) {
+		if err := allowed(query); err != nil {
+			return nil, err
+		}
 	}
 	return tx.session.guests.get(query)
+}
+
+// allowed refuses what a closure may not run.
+func allowed(query string) error {
+	if word := controlWord(query); word != "" {
+		return fmt.Errorf("sqlite: %s inside a closure: the closure is the transaction: return nil to commit, an error to roll back", word)
+	}
+	return nil
 }
 
 func (tx *transaction) ExecContext(_ context.Context, query string, args ...any) (sql.Result, error) {
@@ -97,11 +104,12 @@ func (tx *transaction) ExecContext(_ context.Context, query string, args ...any)
 	if !tx.writer {
 		return nil, freehold.ErrReadOnlyTx
 	}
-	stmt, err := tx.statement(query)
-	if err != nil {
-		return nil, err
+	if tx.session.changes.stmts[query] == nil {
+		if err := allowed(query); err != nil {
+			return nil, err
+		}
 	}
-	result, err := stmt.ExecContext(context.Background(), args...)
+	result, err := tx.session.change(query, args)
 	return result, tx.note(err)
 }
 

@@ -42,6 +42,9 @@ type Case[T freehold.Tx] struct {
 	Given []freehold.Write
 	// Source is the history's source name; empty is "given".
 	Source freehold.Source
+	// Commutes says that the handlers' effects commute across streams, so that every
+	// schedule must leave the same in lanes (follow.Options.Lanes).
+	Commutes bool
 	// Digest describes the state that the handlers left, the same text for the
 	// same state.
 	Digest func(ctx context.Context, tx T) (string, error)
@@ -69,13 +72,22 @@ func Run[T freehold.Tx](t *testing.T, c Case[T]) {
 		return
 	}
 	check := func(name string, schedule func(t *testing.T, r *run[T])) {
-		t.Run(name, func(t *testing.T) {
-			r := c.start(t)
-			schedule(t, r)
-			if got := r.digest(t); got != clean {
-				t.Errorf("state differs from the clean run:\n got %s\nwant %s", got, clean)
+		for laned, lanes := range map[string][]int{"": {1}, ", in 2 lanes": {2}, ", in 4 lanes": {4}, ", in 4, 1 and 2 lanes in turn": {4, 1, 2}} {
+			if laned != "" && !c.Commutes {
+				continue
 			}
-		})
+			t.Run(name+laned, func(t *testing.T) {
+				r := c.start(t)
+				r.lanes = lanes
+				schedule(t, r)
+				if got := r.digest(t); got != clean {
+					t.Errorf("state differs from the clean run:\n got %s\nwant %s", got, clean)
+				}
+				if r.follow(t, 0); r.digest(t) != clean {
+					t.Error("following again from the stored marks changes the state")
+				}
+			})
+		}
 	}
 	check("one by one", func(t *testing.T, r *run[T]) { r.finish(t, 1) })
 	check("duplicates", func(t *testing.T, r *run[T]) {
@@ -133,6 +145,29 @@ func Run[T freehold.Tx](t *testing.T, c Case[T]) {
 			r.follow(t, freehold.Position(n))
 		}
 	})
+	check("stopped behind every third event, in batches", func(t *testing.T, r *run[T]) {
+		for n := 3; n < len(r.script.events); n += 3 {
+			r.until(t, r.newFollower(t, 5), freehold.Position(n))
+		}
+		r.finish(t, 5)
+	})
+	check("commits that fail now and then, stopped behind every third event", func(t *testing.T, r *run[T]) {
+		r.db.before = func(n int64) fate {
+			switch n % 7 {
+			case 2:
+				return unknownCommitted
+			case 4:
+				return rolledBack
+			case 6:
+				return unknownLost
+			}
+			return committed
+		}
+		for n := 3; n < len(r.script.events); n += 3 {
+			r.until(t, r.newFollower(t, 5), freehold.Position(n))
+		}
+		r.finish(t, 5)
+	})
 	check("two instances", func(t *testing.T, r *run[T]) {
 		other := r.newFollower(t, 1)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -151,6 +186,8 @@ type run[T freehold.Tx] struct {
 	c      Case[T]
 	db     *faultyDB[T]
 	script *Script
+	lanes  []int // of the followers, in turn
+	made   int
 }
 
 func (c Case[T]) start(t *testing.T) *run[T] {
@@ -164,8 +201,13 @@ func (c Case[T]) start(t *testing.T) *run[T] {
 
 func (r *run[T]) newFollower(t *testing.T, batch int) *follow.Follower {
 	t.Helper()
+	lanes := 1
+	if len(r.lanes) > 0 {
+		lanes = r.lanes[r.made%len(r.lanes)]
+	}
+	r.made++
 	f, err := follow.New("follower-under-test", r.db, []follow.Source{r.script}, &follow.Options{
-		Batch: batch, Pause: time.Microsecond, MaxPause: time.Millisecond, Log: slog.New(slog.DiscardHandler),
+		Batch: batch, Lanes: lanes, Pause: time.Microsecond, MaxPause: time.Millisecond, Log: slog.New(slog.DiscardHandler),
 	}, r.c.Routes()...)
 	if err != nil {
 		t.Fatal(err)

@@ -43,3 +43,10 @@ func (c *closureContext) cancel(err error) {
 }
 
 var _ context.Context = (*closureContext)(nil)
+
+// Within returns the context for a closure that runs without a queue, and the
+// function that ends it, to be called at most once.
+func Within(caller context.Context) (ctx context.Context, cancel func(error)) {
+	cc := &closureContext{caller: caller, done: make(chan struct{})}
+	return cc, cc.cancel
+}

@@ -209,6 +209,10 @@ func (j *Job[W]) start(group []*Job[W]) []*Job[W] {
 	return append(group, j)
 }
 
+// Waiting is how many callers are queued, for tests: what they have queued while a
+// closure holds the writer runs in one group behind it.
+func (q *Queue[W]) Waiting() int { return len(q.jobs) }
+
 // Closure reports whether the job has a closure to run.
 func (j *Job[W]) Closure() bool { return j.fn != nil }
 
@@ -217,10 +221,13 @@ func (j *Job[W]) Context() context.Context { return j.caller }
 
 // Run gives the closure its turn and waits for it to end. It returns the
 // closure's error, [ErrAborted] if it did not return, or freehold.ErrTooLong if
-// it was still running at the limit: then the engine must kill the handle that the
-// closure holds, roll back, and not run the job again.
-func (j *Job[W]) Run() error {
+// it was still running at the limit: then the engine must roll back and not run
+// the job again. Run calls end, which kills the handle that the closure holds,
+// once in any case: at the limit before the closure's context is cancelled, so that
+// a closure that learns of it can do nothing more.
+func (j *Job[W]) Run(end func()) error {
 	if j.abandoned {
+		end()
 		return freehold.ErrTooLong
 	}
 	q := j.queue
@@ -232,6 +239,7 @@ func (j *Job[W]) Run() error {
 		select {
 		case err := <-j.ended:
 			q.timer.Stop()
+			end()
 			if errors.Is(err, ErrAborted) {
 				j.abandoned = true
 			}
@@ -243,6 +251,7 @@ func (j *Job[W]) Run() error {
 				continue
 			}
 			j.abandoned = true
+			end()
 			cc.cancel(freehold.ErrTooLong)
 			return freehold.ErrTooLong
 		}

@@ -25,7 +25,7 @@ func serve(q *writer.Queue[int], commit func()) {
 		errs := make([]error, len(group))
 		for i, j := range group {
 			if j.Closure() {
-				errs[i] = j.Run()
+				errs[i] = j.Run(func() {})
 			}
 		}
 		commit()
@@ -115,6 +115,39 @@ func TestNestedUpdateFailsAtOnce(t *testing.T) {
 	}
 	q.Close()
 	<-q.Done()
+}
+
+func TestTheHandleIsKilledBeforeItsClosureIsCancelled(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := writer.New[int](writer.Options{Warn: time.Second, Cancel: 2 * time.Second})
+		killed, seen := make(chan struct{}), make(chan error, 1)
+		go func() {
+			defer q.Exited()
+			j := q.Next(1)[0]
+			err := j.Run(func() {
+				synctest.Wait() // whoever was told has looked by now
+				close(killed)
+			})
+			j.Answer(freehold.Token{}, err)
+		}()
+		_, err := q.Do(t.Context(), 0, func(ctx context.Context) error {
+			<-ctx.Done()
+			select {
+			case <-killed:
+				seen <- nil
+			default:
+				seen <- errors.New("a closure was cancelled while its handle was alive")
+			}
+			return nil
+		})
+		if !errors.Is(err, freehold.ErrTooLong) {
+			t.Errorf("error %v, want ErrTooLong", err)
+		}
+		if err := <-seen; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestCancelledBeforeItsTurnIsNotExecuted(t *testing.T) {

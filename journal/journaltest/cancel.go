@@ -109,11 +109,14 @@ func (s suite[T]) cancelledInside(t *testing.T, db DB[T]) {
 	}
 }
 
+// limit is the moment for which a closure may hold a transaction of limited.
+const limit = 150 * time.Millisecond
+
 // limited opens a database in which a closure may hold a transaction for a
 // moment only.
 func (s suite[T]) limited(t *testing.T) DB[T] {
 	setup := place(t)
-	setup.Limit = 150 * time.Millisecond
+	setup.Limit = limit
 	return s.Open(t, setup)
 }
 
@@ -139,8 +142,19 @@ func (s suite[T]) tooLong(t *testing.T, _ DB[T]) {
 	var neighbours sync.WaitGroup
 	for i := range 8 {
 		neighbours.Go(func() {
-			if _, err := db.Update(t.Context(), s.put(strconv.Itoa(i), nil)); err != nil {
-				t.Errorf("a neighbour: %v", err)
+			for {
+				var begun time.Time
+				_, err := db.Update(t.Context(), func(ctx context.Context, tx T) error {
+					begun = time.Now()
+					return s.put(strconv.Itoa(i), nil)(ctx, tx)
+				})
+				if errors.Is(err, freehold.ErrTooLong) && time.Since(begun) > limit*9/10 && t.Context().Err() == nil {
+					continue // it was too slow itself, on a busy machine
+				}
+				if err != nil {
+					t.Errorf("a neighbour: %v", err)
+				}
+				return
 			}
 		})
 	}
@@ -159,14 +173,14 @@ func (s suite[T]) tooLong(t *testing.T, _ DB[T]) {
 
 func (s suite[T]) stuck(t *testing.T, _ DB[T]) {
 	db := s.limited(t)
-	started, release := make(chan struct{}), make(chan struct{})
+	started, release := make(chan (<-chan struct{}), 1), make(chan struct{})
 	slow := make(chan error, 1)
 	go func() {
 		_, err := db.Update(t.Context(), func(ctx context.Context, tx T) error {
 			if err := s.put("slow", nil)(ctx, tx); err != nil {
 				return err
 			}
-			close(started)
+			started <- ctx.Done()
 			<-release
 			_, err := tx.Append(context.WithoutCancel(ctx), "a-late", freehold.Any, happened(1))
 			if err == nil {
@@ -176,10 +190,11 @@ func (s suite[T]) stuck(t *testing.T, _ DB[T]) {
 		})
 		slow <- err
 	}()
-	<-started
+	late := <-started
 	if _, err := db.Update(t.Context(), s.put("neighbour", nil)); err != nil {
 		t.Errorf("a neighbour: %v", err)
 	}
+	<-late
 	close(release)
 	if err := <-slow; !errors.Is(err, freehold.ErrTooLong) {
 		t.Errorf("error %v, want ErrTooLong", err)

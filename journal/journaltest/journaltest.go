@@ -73,6 +73,9 @@ type Harness[T freehold.Tx] struct {
 	// takes that one's place, as if its process had been killed, and that nothing
 	// outlives the process. Elsewhere processes are killed.
 	Vanishes bool
+	// Cut removes all events up to a position, which ends a transaction and which all
+	// followers have passed. nil if the engine keeps everything.
+	Cut func(t testing.TB, db DB[T], at freehold.Mark)
 	// MaxEvent is the largest payload that the engine stores, in bytes; 0 is 2 MiB
 	// or more.
 	MaxEvent int
@@ -147,9 +150,15 @@ func Run[T freehold.Tx](t *testing.T, h Harness[T]) {
 		}},
 		{"history", []test{
 			{"everything survives opening again, under a new incarnation", s.reopen},
+			{"a fork begins an epoch, and tokens of the old one are good up to its base", s.forked},
 			{"verify finds an altered byte", s.altered},
 			{"old versions are upcast on read", s.upcasts},
 			{"types that are no longer known stay readable as stored", s.unknownTypes},
+		}},
+		{"cut", []test{
+			{"a journal that was cut begins there and goes on", s.cut},
+			{"a follower at the cut goes on, and one below stops and says why", s.cutFollowers},
+			{"what a follower still needs is not cut", s.cutNeeded},
 		}},
 		{"keeper", []test{
 			{"marks move by compare-and-set", s.marks},
@@ -165,9 +174,13 @@ func Run[T freehold.Tx](t *testing.T, h Harness[T]) {
 			{"a handler that overruns its deadline costs no event of its batch", s.overrun},
 			{"an event that kills the process is parked after some starts", s.deadly},
 			{"the whole history delivered again changes nothing", s.again},
+			{"lanes that are stopped at work, and instances with different numbers of them, apply everything once", s.lanes},
 			{"no timer stands between an event and its effect", s.noTimer},
 		}},
 	} {
+		if group.name == "cut" && h.Cut == nil {
+			continue // the engine keeps all events: there is nothing to prove
+		}
 		t.Run(group.name, func(t *testing.T) {
 			t.Parallel()
 			for _, test := range group.tests {

@@ -1,0 +1,104 @@
+package follow_test
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/kv"
+	"github.com/freehold-go/freehold/memory"
+)
+
+// TestAnEventIsNotParkedBecauseTheDatabaseIsAway: every event would fail just now.
+func TestAnEventIsNotParkedBecauseTheDatabaseIsAway(t *testing.T) {
+	t.Parallel()
+	for _, away := range []error{freehold.ErrUnavailable, freehold.ErrUnknown} {
+		source := script(t, given(2, 3))
+		db := open(t)
+		var tries atomic.Int64
+		f := start(t, db, source, quiet(), follow.On(func(ctx context.Context, tx kv.Tx, e Noted, r freehold.Recorded) error {
+			if tries.Add(1) < 20 {
+				return fmt.Errorf("read: %w", away)
+			}
+			return notes(ctx, tx, e, r)
+		}))
+		if err := f.WaitFor(patient(t), source.Token()); err != nil {
+			t.Errorf("%v: %v", away, err)
+		}
+		if parked := mustParked(t, f); len(parked) > 0 {
+			t.Errorf("%v: parked: %+v", away, parked)
+		}
+	}
+}
+
+// forgetful is a database that can be exchanged for another one while it is open.
+type forgetful struct {
+	now  atomic.Pointer[memory.DB]
+	lost atomic.Pointer[chan struct{}]
+}
+
+func (f *forgetful) become(db *memory.DB) {
+	f.now.Store(db)
+	next := make(chan struct{})
+	if was := f.lost.Swap(&next); was != nil {
+		close(*was)
+	}
+}
+
+func (f *forgetful) Lost() <-chan struct{} { return *f.lost.Load() }
+
+func (f *forgetful) Update(ctx context.Context, fn func(context.Context, kv.Tx) error) (freehold.Token, error) {
+	return f.now.Load().Update(ctx, fn)
+}
+
+func (f *forgetful) View(ctx context.Context, fn func(context.Context, kv.Tx) error) error {
+	return f.now.Load().View(ctx, fn)
+}
+
+func (f *forgetful) Append(ctx context.Context, ws ...freehold.Write) (freehold.Token, error) {
+	return f.now.Load().Append(ctx, ws...)
+}
+
+func (f *forgetful) Keeper(tx kv.Tx) follow.Keeper { return f.now.Load().Keeper(tx) }
+
+// TestAFollowerGoesOnFromWhatItsDatabaseStillHas: there is nothing new to read, and
+// nobody asks.
+func TestAFollowerGoesOnFromWhatItsDatabaseStillHas(t *testing.T) {
+	t.Parallel()
+	source := script(t, given(2, 5))
+	db := &forgetful{}
+	disk := memory.NewDisk()
+	half := reopen(t, disk)
+	g := start(t, half, source, &follow.Options{Batch: 1}, follow.On(notes))
+	if err := g.WaitFor(patient(t), freehold.NewToken(source.Events()[4].At)); err != nil {
+		t.Fatal(err)
+	}
+	backup := disk.Clone()
+	whole := open(t)
+	db.become(whole)
+	f, err := follow.New("f", db, []follow.Source{source}, quiet(), follow.On(notes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, f)
+	for _, older := range []*memory.DB{open(t), reopen(t, backup)} { // emptied, and restored
+		ctx := patient(t)
+		if err := f.WaitFor(ctx, source.Token()); err != nil {
+			t.Fatal(err)
+		}
+		db.become(older)
+		for read(t, older, "count") != read(t, whole, "count") {
+			if ctx.Err() != nil {
+				t.Fatalf("it stands at %+v", f.Status(t.Context()))
+			}
+		}
+		for _, key := range []string{"note/n-0", "note/n-1"} {
+			if got, want := read(t, older, key), read(t, whole, key); got != want {
+				t.Errorf("%s is %q, want %q", key, got, want)
+			}
+		}
+	}
+}
