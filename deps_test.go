@@ -27,7 +27,7 @@ var layers = []struct {
 	{packages: []string{"shop/event"}},
 	{packages: []string{"shop/order", "shop/inventory", "shop/billing"}},
 	{packages: []string{"shop/orderdb", "shop/inventorydb", "shop/billingdb", "shop/retail"}},
-	{packages: []string{"shop/web"}},
+	{packages: []string{"shop/web", "shop/database"}},
 	{packages: []string{"shop/orderd", "shop/inventoryd", "shop/billingd"}},
 	{packages: []string{"shop/audit"}},
 	{packages: []string{"cmd/shop", "cmd/freehold"}},

@@ -67,6 +67,9 @@ type known[S any] struct {
 
 // New returns the repository of a category over a database.
 func New[S State[S]](category string, store Store, o *Options) *Repo[S] {
+	if s, ok := store.(interface{ KeepWhole(why string) }); ok {
+		s.KeepWhole("the aggregates of category " + category + " are read from its streams")
+	}
 	r := &Repo[S]{category: category, store: store}
 	if o != nil {
 		r.opts = *o

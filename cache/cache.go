@@ -27,6 +27,7 @@ type Cache[K comparable, V any] struct {
 	load     func(context.Context, K) (V, []freehold.Mark, error)
 	keys     func(freehold.Recorded) []K
 	remember int
+	second   *shared[K, V] // nil if there is none
 
 	entries *otter.Cache[K, *entry[V]]
 	mu      sync.RWMutex // of sources and flights, and for every change of entries
@@ -34,8 +35,8 @@ type Cache[K comparable, V any] struct {
 	flights map[K]*flight[V]
 
 	stats struct {
-		hits, misses, kept, refused, invalidated, flushed atomic.Int64
-		stale                                             atomic.Int64 // nanoseconds
+		hits, misses, shared, kept, refused, invalidated, flushed atomic.Int64
+		stale                                                     atomic.Int64 // nanoseconds
 	}
 }
 
@@ -47,9 +48,10 @@ type entry[V any] struct {
 
 // flight is a load under way, which all who want its key share.
 type flight[V any] struct {
-	done  chan struct{}
-	entry *entry[V]
-	err   error
+	done   chan struct{}
+	entry  *entry[V]
+	shared bool // entry is of the second level
+	err    error
 }
 
 // New returns a cache of what load reads, with the mark of the snapshot that it was
@@ -98,7 +100,7 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K, tok freehold.Token) (V, er
 	for {
 		f, mine := c.join(key)
 		if mine {
-			c.fly(ctx, key, f)
+			c.fly(ctx, key, f, tok)
 		} else {
 			select {
 			case <-f.done:
@@ -167,7 +169,14 @@ func (c *Cache[K, V]) join(key K) (f *flight[V], mine bool) {
 }
 
 // fly loads, and keeps the outcome if that is safe.
-func (c *Cache[K, V]) fly(ctx context.Context, key K, f *flight[V]) {
+func (c *Cache[K, V]) fly(ctx context.Context, key K, f *flight[V], tok freehold.Token) {
+	c.land(ctx, key, f, tok)
+	if f.err == nil && !f.shared {
+		c.offer(ctx, key, f.entry)
+	}
+}
+
+func (c *Cache[K, V]) land(ctx context.Context, key K, f *flight[V], tok freehold.Token) {
 	f.err = fmt.Errorf("cache: the load of %v did not return", key)
 	defer func() {
 		c.mu.Lock()
@@ -180,6 +189,10 @@ func (c *Cache[K, V]) fly(ctx context.Context, key K, f *flight[V]) {
 			c.keep(key, f.entry)
 		}
 	}()
+	if f.entry, f.shared = c.lookup(ctx, key, tok); f.shared {
+		f.err = nil
+		return
+	}
 	value, labels, err := c.load(ctx, key)
 	f.entry, f.err = &entry[V]{value, labels}, err
 }
@@ -214,10 +227,15 @@ func older(label freehold.Mark, others []freehold.Mark) bool {
 
 // Apply takes events of a source, in order, and drops the entries that they have
 // changed. It never fails.
-func (c *Cache[K, V]) Apply(_ context.Context, events []freehold.Recorded) error {
-	if len(events) == 0 {
-		return nil
+func (c *Cache[K, V]) Apply(ctx context.Context, events []freehold.Recorded) error {
+	if len(events) > 0 {
+		c.apply(events)
+		c.pass(ctx, events)
 	}
+	return nil
+}
+
+func (c *Cache[K, V]) apply(events []freehold.Recorded) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range events {
@@ -250,7 +268,6 @@ func (c *Cache[K, V]) Apply(_ context.Context, events []freehold.Recorded) error
 	if last := events[len(events)-1].Time; !last.IsZero() {
 		c.stats.stale.Store(int64(max(0, time.Since(last))))
 	}
-	return nil
 }
 
 // flush drops all entries made of a source. The caller holds c.mu.
@@ -274,6 +291,7 @@ func (c *Cache[K, V]) flush(s freehold.Source) {
 type Stats struct {
 	Hits        int64 // reads answered by an entry
 	Misses      int64 // reads that had to wait for a load
+	Shared      int64 // those of them that the second level answered
 	Kept        int64 // loads that became entries
 	Refused     int64 // loads that were used and not kept, because something newer is or may be known
 	Invalidated int64 // entries dropped by an event
@@ -287,7 +305,7 @@ type Stats struct {
 // Stats counts.
 func (c *Cache[K, V]) Stats() Stats {
 	return Stats{
-		Hits: c.stats.hits.Load(), Misses: c.stats.misses.Load(), Kept: c.stats.kept.Load(), Refused: c.stats.refused.Load(),
+		Hits: c.stats.hits.Load(), Misses: c.stats.misses.Load(), Shared: c.stats.shared.Load(), Kept: c.stats.kept.Load(), Refused: c.stats.refused.Load(),
 		Invalidated: c.stats.invalidated.Load(), Flushed: c.stats.flushed.Load(), Entries: c.entries.EstimatedSize(),
 		Staleness: time.Duration(c.stats.stale.Load()),
 	}

@@ -110,6 +110,8 @@ func (s *Source) get(ctx context.Context, suffix string) (*http.Response, error)
 	}
 	err = fmt.Errorf("inbox: feed of %s: %s: %s", s.name, resp.Status, body.Detail)
 	switch resp.StatusCode {
+	case http.StatusNotFound:
+		return nil, fmt.Errorf("%w: %w", err, errNotThere)
 	case http.StatusConflict:
 		return nil, fmt.Errorf("%w: %w", err, freehold.ErrDiverged)
 	case http.StatusGone:

@@ -26,6 +26,12 @@ type Options struct {
 	Client *http.Client
 	// Silence is for how long the broker may be quiet before the feed is asked. 0 is 3 s.
 	Silence time.Duration
+	// Consumer is the name of the service that reads. With it, the source is told now
+	// and then up to where each follower has applied its events, so that it keeps what
+	// they still need. Empty tells nothing.
+	Consumer string
+	// Tell is how often the source is told. 0 is a minute.
+	Tell time.Duration
 	// Window is how many events from the broker are held for readers. 0 is 1024.
 	Window int
 	// Log is where errors of the subscription go. nil is slog.Default().
@@ -39,6 +45,7 @@ type Source struct {
 	url   string
 	types *freehold.Catalog
 	opts  Options
+	told  applied
 
 	mu      sync.Mutex
 	window  []freehold.Recorded // contiguous and chained, from the broker
@@ -49,6 +56,7 @@ type Source struct {
 	whole   freehold.Position   // where the window's last whole transaction ends
 	moved   time.Time           // when whole last moved, or head went beyond it
 	news    chan struct{}       // closed and replaced at any of these changes
+	epochs  epochs              // of mu, too
 }
 
 // Remote returns the journal of the service name, whose feed is at feedURL and
@@ -71,13 +79,16 @@ func Remote(name freehold.Source, feedURL string, types *freehold.Catalog, o *Op
 	if opts.Silence <= 0 {
 		opts.Silence = 3 * time.Second
 	}
+	if opts.Tell <= 0 {
+		opts.Tell = time.Minute
+	}
 	if opts.Window <= 0 {
 		opts.Window = 1024
 	}
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
-	return &Source{name: name, url: feedURL, types: types, opts: opts, news: make(chan struct{})}, nil
+	return &Source{name: name, url: feedURL, types: types, opts: opts, news: make(chan struct{}), told: newApplied()}, nil
 }
 
 var _ follow.Source = (*Source)(nil)
@@ -201,8 +212,12 @@ func (s *Source) Wait(ctx context.Context, after freehold.Mark) error {
 	}
 }
 
-// Run keeps the subscription up until ctx ends. Without a Subscriber it only waits.
+// Run keeps the subscription up until ctx ends, and tells the source who has applied
+// what. Without a Subscriber or a Consumer it only waits.
 func (s *Source) Run(ctx context.Context) error {
+	var telling sync.WaitGroup
+	telling.Go(func() { s.tell(ctx) })
+	defer telling.Wait()
 	if s.opts.Subscriber == nil {
 		<-ctx.Done()
 		return nil
@@ -241,6 +256,9 @@ func (s *Source) take(_ context.Context, events []freehold.Recorded) error {
 		r := &events[i]
 		if r.At.Source != s.name || !r.Placeholder() && journal.Digest(r) != r.Digest {
 			continue // not this source's, or damaged: the feed has the real one
+		}
+		if s.foreign(r.At.Epoch) {
+			continue // of a history that has ended, or of one that the feed has not told yet
 		}
 		n := len(s.window)
 		switch {
@@ -282,6 +300,11 @@ func (s *Source) announced(h transport.Head) {
 	if h.Source != s.name {
 		return
 	}
+	if s.foreign(h.Epoch) {
+		s.suspect = true
+		s.signal()
+		return
+	}
 	if h.Position < s.head.Position && (h.Epoch != s.head.Epoch || h.Incarnation != s.opening) ||
 		h.Position == s.head.Position && h.Chain != s.head.Chain {
 		s.suspect = true
@@ -300,6 +323,7 @@ func (s *Source) announced(h transport.Head) {
 func (s *Source) learn(head freehold.Mark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.turned(head.Epoch)
 	if head != s.head && (head.Position >= s.head.Position || s.suspect || head.Epoch != s.head.Epoch) {
 		s.head = head
 		if n := len(s.window); n > 0 && head.Position < s.window[n-1].At.Position {

@@ -37,15 +37,19 @@ func held(t testing.TB, bus *nats.Bus, source freehold.Source, upto freehold.Pos
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	var all []freehold.Recorded
-	err := bus.Subscriber().Subscribe(ctx, source, freehold.Mark{Source: source}, transport.Handler{
-		Head: func(transport.Head) {},
-		Events: func(_ context.Context, events []freehold.Recorded) error {
-			if all = append(all, events...); all[len(all)-1].At.Position >= upto {
-				cancel()
-			}
-			return nil
-		},
-	})
+	var err error
+	for again := true; again; again = err != nil && ctx.Err() == nil { // it ends with its connection
+		all = nil
+		err = bus.Subscriber().Subscribe(ctx, source, freehold.Mark{Source: source}, transport.Handler{
+			Head: func(transport.Head) {},
+			Events: func(_ context.Context, events []freehold.Recorded) error {
+				if all = append(all, events...); all[len(all)-1].At.Position >= upto {
+					cancel()
+				}
+				return nil
+			},
+		})
+	}
 	if err != nil || len(all) == 0 || all[len(all)-1].At.Position < upto {
 		t.Fatalf("the broker holds %d events of %s, %v, want those up to %d", len(all), source, err, upto)
 	}

@@ -50,6 +50,9 @@ type Options struct {
 	MaxBytes int64
 	// Replicas is how many servers of a cluster hold each stream. 0 is 1.
 	Replicas int
+	// Service is the source of the service that connects. Its answers come to subjects of
+	// its own, so that a server can keep services apart; see PermissionsOf. Empty is any.
+	Service freehold.Source
 	// Client adds options of the NATS client, such as credentials or TLS.
 	Client []nats.Option
 	// Log is where the connection's errors go. nil is slog.Default().
@@ -61,15 +64,62 @@ type Options struct {
 type Bus struct {
 	conn *nats.Conn // of publishers, and for questions
 	subs *nats.Conn // of subscribers
-	raw  bool       // messages of subs have their headers in front of their data
+	raw  bool       // messages of both have their headers in front of their data
 	js   jetstream.JetStream
 	opts Options
 }
 
-// callTimeout bounds every question to the server.
-const callTimeout = 5 * time.Second
+// callTimeout bounds every question to the server, answerTimeout each time that it is
+// asked.
+const (
+	callTimeout   = 5 * time.Second
+	answerTimeout = time.Second
+)
 
-// Connect connects to a server, or to a cluster by several URLs with commas. A
+// ask puts a question that may be put twice. Answers are lost on their way through a
+// cluster that does not know yet where they go to, or whose leader has just gone.
+func ask[T any](ctx context.Context, question func(context.Context) (T, error)) (answer T, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for {
+		one, cancel := context.WithTimeout(ctx, answerTimeout)
+		answer, err = question(one)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return answer, err
+		}
+	}
+}
+
+// read takes options from the end of a URL.
+func (o *Options) read(query string) error {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return fmt.Errorf("nats: the part behind the question mark: %w", err)
+	}
+	for name, value := range values {
+		switch name {
+		case "replicas":
+			if o.Replicas, err = strconv.Atoi(value[0]); err != nil || !slices.Contains([]int{1, 3, 5}, o.Replicas) {
+				return fmt.Errorf("nats: replicas=%s: want 1, 3 or 5", value[0])
+			}
+		case "ca":
+			o.Client = append(o.Client, nats.RootCAs(value[0]))
+		case "cert":
+			o.Client = append(o.Client, nats.ClientCert(value[0], values.Get("key")))
+		case "key": // with cert
+		case "creds":
+			o.Client = append(o.Client, nats.UserCredentials(value[0]))
+		default:
+			return fmt.Errorf("nats: %s: behind the question mark may stand replicas, ca, cert, key and creds", name)
+		}
+	}
+	return nil
+}
+
+// Connect connects to a server, or to a cluster by several URLs with commas, with
+// options behind them: ?replicas=3 for streams that are on three servers, ca, cert and
+// key for TLS, creds for a credentials file. A
 // server that is down is no error: the connection is made when it is there. An
 // address that no server can have is one.
 func Connect(ctx context.Context, urls string, o *Options) (*Bus, error) {
@@ -100,10 +150,17 @@ func Connect(ctx context.Context, urls string, o *Options) (*Bus, error) {
 		nats.ReconnectHandler(func(c *nats.Conn) { log.Info("nats: connected again", "server", c.ConnectedUrlRedacted()) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Debug("nats: subscription", "error", err) }),
 	}
-	if b.opts.Server != nil {
-		options = append(options, nats.InProcessServer(b.opts.Server))
+	if b.raw = b.opts.Server != nil; b.raw {
+		options = append(options, nats.InProcessServer(headedServer{b.opts.Server}))
+	}
+	if b.opts.Service != "" {
+		options = append(options, nats.CustomInboxPrefix(inboxPrefix(b.opts.Service)))
 	}
 	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	urls, query, _ := strings.Cut(urls, "?")
+	if err := b.opts.read(query); err != nil {
 		return nil, err
 	}
 	if b.opts.Server == nil {
@@ -116,7 +173,7 @@ func Connect(ctx context.Context, urls string, o *Options) (*Bus, error) {
 	if b.conn, err = nats.Connect(urls, options...); err != nil {
 		return nil, fmt.Errorf("nats: connect: %w", err)
 	}
-	if b.raw = b.opts.Server != nil; b.raw {
+	if b.raw {
 		options = append(options, nats.InProcessServer(rawServer{b.opts.Server}))
 	}
 	if b.subs, err = nats.Connect(urls, options...); err != nil {
@@ -155,14 +212,34 @@ func (b *Bus) Connected() bool { return b.conn.IsConnected() && b.subs.IsConnect
 
 // Audit asks the server how it keeps a source's stream, in words.
 func (b *Bus) Audit(ctx context.Context, s freehold.Source) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	stream, err := b.js.Stream(ctx, streamName(s))
+	stream, err := b.stream(ctx, s)
 	if err != nil {
 		return nil, fmt.Errorf("nats: stream of %s: %w", s, err)
 	}
 	c := stream.CachedInfo().Config
 	return []string{fmt.Sprintf("stream %s: %s storage, %d replicas, at most %d bytes: disposable, the journal is the record", c.Name, c.Storage, c.Replicas, c.MaxBytes)}, nil
+}
+
+// Check says in words what the server lets this connection do.
+func (b *Bus) Check(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for !b.conn.IsConnected() {
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("nats: no server answers (%v): start it, or check host, port, user and password", b.conn.LastError())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	says := []string{"server " + b.conn.ConnectedServerVersion()}
+	if name := b.conn.ConnectedClusterName(); name != "" {
+		says = append(says, fmt.Sprintf("cluster %s of %d servers", name, len(b.conn.Servers())))
+	}
+	info, err := b.js.AccountInfo(ctx)
+	if err != nil {
+		return says, fmt.Errorf("nats: JetStream: %w: start the server with JetStream, and permit the user $JS.API.>", err)
+	}
+	return append(says, fmt.Sprintf("JetStream: %d streams, %d bytes on disk", info.Streams, info.Store), fmt.Sprintf("replicas=%d", b.opts.Replicas)), nil
 }
 
 // Close ends the connection. Publishers and subscriptions fail from then on.
@@ -185,17 +262,23 @@ var token = strings.NewReplacer(".", "-", "/", "+")
 func streamName(s freehold.Source) string  { return token.Replace(string(s)) }
 func headSubject(s freehold.Source) string { return "_freehold.head." + streamName(s) }
 
+// stream returns a source's stream as it is now.
+func (b *Bus) stream(ctx context.Context, s freehold.Source) (jetstream.Stream, error) {
+	return ask(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, streamName(s)) })
+}
+
 // makeStream returns a source's stream, making it if it is missing.
 func (b *Bus) makeStream(ctx context.Context, s freehold.Source) (jetstream.Stream, error) {
 	name := streamName(s)
-	stream, err := b.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	config := jetstream.StreamConfig{
 		Name: name, Description: "events of " + string(s), Subjects: []string{name + ".>"},
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
 		MaxBytes: b.opts.MaxBytes, Replicas: b.opts.Replicas, AllowDirect: true,
 		// The expected sequence and predecessor do what the duplicate window does, and
 		// the window remembers ids of messages that are no longer there.
 		Duplicates: 100 * time.Millisecond,
-	})
+	}
+	stream, err := ask(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.CreateOrUpdateStream(ctx, config) })
 	if err != nil {
 		return nil, fmt.Errorf("nats: stream of %s: %w", s, err)
 	}
@@ -205,7 +288,7 @@ func (b *Bus) makeStream(ctx context.Context, s freehold.Source) (jetstream.Stre
 // holds reads the event at a sequence: false if there is none, or what is there is
 // not an event of the source.
 func holds(ctx context.Context, stream jetstream.Stream, s freehold.Source, seq uint64) (freehold.Recorded, bool, error) {
-	msg, err := stream.GetMsg(ctx, seq)
+	msg, err := ask(ctx, func(ctx context.Context) (*jetstream.RawStreamMsg, error) { return stream.GetMsg(ctx, seq) })
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return freehold.Recorded{}, false, nil
 	}

@@ -124,6 +124,17 @@ func connect(t testing.TB, bus *nats.Bus) *services {
 
 func connectDisk(t testing.TB, bus *nats.Bus, disk *memory.Disk) *services {
 	t.Helper()
+	return connectServices(t, bus, bus, disk)
+}
+
+// connectApart gives the receiver a connection of its own.
+func connectApart(t testing.TB, sending, receiving *nats.Bus) *services {
+	t.Helper()
+	return connectServices(t, sending, receiving, memory.NewDisk())
+}
+
+func connectServices(t testing.TB, bus, receiving *nats.Bus, disk *memory.Disk) *services {
+	t.Helper()
 	s := &services{t: t, bus: bus, receiver: open(t, "billing")}
 	s.use(disk)
 	feed := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -133,7 +144,7 @@ func connectDisk(t testing.TB, bus *nats.Bus, disk *memory.Disk) *services {
 		outbox.Feed(db.Journal()).ServeHTTP(w, r)
 	}))
 	t.Cleanup(feed.Close)
-	src, err := inbox.Remote("order", feed.URL+"/feed", catalog(t), &inbox.Options{Subscriber: bus.Subscriber(), Silence: 300 * time.Millisecond, Log: quiet})
+	src, err := inbox.Remote("order", feed.URL+"/feed", catalog(t), &inbox.Options{Subscriber: receiving.Subscriber(), Silence: 300 * time.Millisecond, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}

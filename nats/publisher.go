@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -35,15 +36,18 @@ var errNotConnected = errors.New("no connection to the server")
 
 // publisher publishes one source. Since each message names its predecessor, the
 // server takes none behind one that it has refused or never got, and the
-// acknowledgement of a batch's last message speaks for the batch.
+// acknowledgement of a batch's last message speaks for the batch. Of a replicated
+// stream it names the place only: see docs/adr/0013.
 type publisher struct {
 	bus    *Bus
 	source freehold.Source
 
 	made  bool          // the stream has the options of this connection
+	young bool          // it was made by this publisher, which has not published since
 	known bool          // the fields below are what the server said last
 	seq   uint64        // the stream's last sequence
-	id    string        // message id of what is there, "" if it has none
+	id    string        // message id of what is there, "" if it has none or must not be asked for
+	named bool          // predecessors are named by their ids, too
 	tail  freehold.Mark // the place behind which the next event stands
 
 	reply  *nats.Subscription
@@ -51,6 +55,7 @@ type publisher struct {
 	asked  uint64
 	header nats.Header // of the message being made
 	slots  map[string][]string
+	raw    []byte // the message being made, if its headers stand in front of its data
 }
 
 func newPublisher(b *Bus, s freehold.Source) *publisher {
@@ -63,15 +68,13 @@ func (p *publisher) Last(ctx context.Context, s freehold.Source) (transport.Head
 	if s != p.source {
 		return transport.Head{}, fmt.Errorf("nats: this is the publisher of %s, not of %s", p.source, s)
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	stream, err := p.stream(ctx)
 	if err != nil {
 		return transport.Head{}, err
 	}
 	state := stream.CachedInfo().State
 	head := transport.Head{Mark: freehold.Mark{Source: s}}
-	p.id = ""
+	p.id, p.named = "", stream.CachedInfo().Config.Replicas == 1
 	if state.Msgs > 0 {
 		r, ok, err := holds(ctx, stream, s, state.LastSeq)
 		if err != nil {
@@ -79,7 +82,7 @@ func (p *publisher) Last(ctx context.Context, s freehold.Source) (transport.Head
 		}
 		if ok {
 			head = transport.Head{Mark: r.At, Incarnation: r.Incarnation}
-			p.id = messageID(r.At)
+			p.id = p.predecessor(r.At)
 		}
 	}
 	p.seq, p.tail, p.known = state.LastSeq, head.Mark, true
@@ -90,18 +93,26 @@ func (p *publisher) Last(ctx context.Context, s freehold.Source) (transport.Head
 // of this connection, the first time and when it is missing.
 func (p *publisher) stream(ctx context.Context) (jetstream.Stream, error) {
 	if p.made {
-		stream, err := p.bus.js.Stream(ctx, streamName(p.source))
+		stream, err := p.bus.stream(ctx, p.source)
 		if !errors.Is(err, jetstream.ErrStreamNotFound) {
 			return stream, err
 		}
 	}
 	stream, err := p.bus.makeStream(ctx, p.source)
-	p.made = err == nil
+	p.made, p.young = err == nil, true
 	return stream, err
 }
 
 func messageID(at freehold.Mark) string {
 	return string(at.Epoch) + ":" + strconv.FormatInt(int64(at.Position), 10)
+}
+
+// predecessor is what the message behind an event says of it besides its place.
+func (p *publisher) predecessor(at freehold.Mark) string {
+	if !p.named {
+		return ""
+	}
+	return messageID(at)
 }
 
 // Publish sends the events in one go and waits for the acknowledgement of the last.
@@ -116,6 +127,23 @@ func (p *publisher) Publish(ctx context.Context, after freehold.Mark, events []f
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	err := p.send(ctx, events)
+	for pause := 5 * time.Millisecond; p.young && errors.Is(err, nats.ErrNoResponders) && ctx.Err() == nil; pause *= 2 {
+		time.Sleep(pause) // not every server of a cluster knows yet where the stream is
+		err = p.send(ctx, events)
+	}
+	if err != nil {
+		return err
+	}
+	p.known, p.young = true, false
+	if len(events) > 0 {
+		p.tail = events[len(events)-1].At
+	}
+	return nil
+}
+
+// send sends the events behind the last sequence and waits for the acknowledgement.
+func (p *publisher) send(ctx context.Context, events []freehold.Recorded) error {
 	limit := int(p.bus.conn.MaxPayload()) - maxHeaders
 	last := len(events) - 1
 	for last >= 0 && size(&events[last]) > limit {
@@ -136,17 +164,14 @@ func (p *publisher) Publish(ctx context.Context, after freehold.Mark, events []f
 			return fmt.Errorf("nats: publish %s: %w", r.At, err)
 		}
 		seq++
-		id = messageID(r.At)
+		id = p.predecessor(r.At)
 	}
 	if last >= 0 {
 		if err := p.acknowledged(ctx, seq); err != nil {
 			return fmt.Errorf("nats: publish %s: %w", events[last].At, err)
 		}
 	}
-	p.seq, p.id, p.known = seq, id, true
-	if len(events) > 0 {
-		p.tail = events[len(events)-1].At
-	}
+	p.seq, p.id = seq, id
 	return nil
 }
 
@@ -161,16 +186,17 @@ func size(r *freehold.Recorded) int {
 	return len(r.Raw) + meta
 }
 
-// message makes the message of an event. Its headers are valid until the next call.
+// message makes the message of an event. It is valid until the next call.
 func (p *publisher) message(r *freehold.Recorded, seq uint64, id string) *nats.Msg {
 	clear(p.header)
+	p.raw = append(p.raw[:0], version+"\r\n"...)
 	p.set(headerMsgID, messageID(r.At))
 	p.set(headerExpectedSeq, strconv.FormatUint(seq, 10))
 	if id != "" {
 		p.set(headerExpectedID, id)
 	}
 	transport.Headers(r, p.set)
-	msg := &nats.Msg{Header: p.header}
+	msg := &nats.Msg{}
 	name := streamName(p.source)
 	if r.Internal {
 		msg.Subject = name + "." + transport.PlaceholderType
@@ -179,11 +205,23 @@ func (p *publisher) message(r *freehold.Recorded, seq uint64, id string) *nats.M
 		msg.Data = r.Raw
 		p.set(headerContentType, "application/json")
 	}
+	if !p.bus.raw {
+		msg.Header = p.header
+		return msg
+	}
+	p.raw = append(p.raw, "\r\n"...)
+	msg.Subject += string(headed) + strconv.Itoa(len(p.raw))
+	p.raw = append(p.raw, msg.Data...)
+	msg.Data = p.raw
 	return msg
 }
 
 // set sets a header without making a slice each time.
 func (p *publisher) set(name, value string) {
+	if p.bus.raw {
+		p.raw = append(append(append(append(p.raw, name...), ": "...), value...), "\r\n"...)
+		return
+	}
 	slot := p.slots[name]
 	if slot == nil {
 		slot = make([]string, 1)

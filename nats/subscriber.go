@@ -125,9 +125,7 @@ func (s subscriber) consume(ctx context.Context, source freehold.Source, after f
 
 // begin makes the consumer.
 func (s subscriber) begin(ctx context.Context, source freehold.Source, after freehold.Mark, deliver string) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	stream, err := s.bus.js.Stream(ctx, streamName(source))
+	stream, err := s.bus.stream(ctx, source)
 	if err != nil {
 		return err
 	}
@@ -135,13 +133,19 @@ func (s subscriber) begin(ctx context.Context, source freehold.Source, after fre
 	if err != nil {
 		return err
 	}
-	if err := s.bus.subs.FlushWithContext(ctx); err != nil { // the server knows who listens
+	flush, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := s.bus.subs.FlushWithContext(flush); err != nil { // the server knows who listens
 		return err
 	}
-	_, err = s.bus.js.CreatePushConsumer(ctx, streamName(source), jetstream.ConsumerConfig{
+	config := jetstream.ConsumerConfig{
+		Name:           deliver[strings.LastIndexByte(deliver, '.')+1:], // so that it is one, however often the server is asked
 		DeliverSubject: deliver, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: start,
 		AckPolicy: jetstream.AckNonePolicy, MaxDeliver: 1, ReplayPolicy: jetstream.ReplayInstantPolicy,
 		FlowControl: true, IdleHeartbeat: idle, InactiveThreshold: 5 * time.Second, MemoryStorage: true, Replicas: 1,
+	}
+	_, err = ask(ctx, func(ctx context.Context) (jetstream.PushConsumer, error) {
+		return s.bus.js.CreatePushConsumer(ctx, streamName(source), config)
 	})
 	return err
 }

@@ -30,7 +30,7 @@ func (r *Relay) announce(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		err := r.announceHead(ctx)
+		err := errors.Join(r.announceHead(ctx), r.tell(ctx))
 		if !soon {
 			err = errors.Join(err, r.check(ctx))
 		}

@@ -36,8 +36,13 @@ const (
 // (100), ending at a transaction boundary. &chain=<hex> says which chain value the
 // reader has at its position; &wait=<seconds> waits for news at the head. Status
 // 409 means that the history is another one or ends before the position, 410
-// that the events have been archived. GET /feed/incarnations lists the openings
-// of the journal. Nothing beyond the durable head is ever served, and internal
+// that the events have been archived, and tells the first position there is. A reader
+// that has to have every event names itself: &consumer=<service>/<follower> says that
+// it has applied everything up to after, so that what stands behind is not cut before
+// it has told a higher position or is forgotten; once a minute is often enough. GET
+// /feed/consumers lists them, DELETE /feed/consumers?name= forgets one. GET
+// /feed/incarnations lists the openings of the journal, and GET /feed/forks its
+// forks. Nothing beyond the durable head is ever served, and internal
 // events are placeholders. The caller guards it.
 func Feed(j *journal.Journal) http.Handler {
 	mux := http.NewServeMux()
@@ -51,6 +56,17 @@ func Feed(j *journal.Journal) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(all) // the reader has gone
 	})
+	mux.HandleFunc("GET /feed/forks", func(w http.ResponseWriter, r *http.Request) {
+		all, err := j.Forks(r.Context())
+		if err != nil {
+			problem(w, http.StatusServiceUnavailable, err.Error(), nil)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(append(journal.Forks{}, all...)) // the reader has gone
+	})
+	mux.HandleFunc("GET /feed/consumers", func(w http.ResponseWriter, r *http.Request) { listConsumers(j, w, r) })
+	mux.HandleFunc("DELETE /feed/consumers", func(w http.ResponseWriter, r *http.Request) { forgetConsumer(j, w, r) })
 	return mux
 }
 
@@ -61,10 +77,18 @@ func serveFeed(j *journal.Journal, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ctx := r.Context()
-	if chain != nil || after > 0 {
+	consumer, err := consumerOf(r)
+	if err != nil {
+		problem(w, http.StatusBadRequest, err.Error(), nil)
+		return
+	}
+	if chain != nil || after > 0 || consumer != "" {
 		at, err := j.At(ctx, after)
 		if err == nil && chain != nil && at.Chain != *chain {
 			err = freehold.ErrDiverged
+		}
+		if err == nil && consumer != "" {
+			err = j.Register(ctx, consumer, at)
 		}
 		if err != nil {
 			refuse(j, w, ctx, err)
@@ -88,7 +112,7 @@ func serveFeed(j *journal.Journal, w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if !heads(j, w, ctx) {
+	if !heads(j, w, ctx, limit == 0) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
@@ -101,9 +125,14 @@ func serveFeed(j *journal.Journal, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// heads sets the headers that say where the journal stands.
-func heads(j *journal.Journal, w http.ResponseWriter, ctx context.Context) bool {
-	first, head, err := j.Bounds(ctx)
+// heads sets the headers that say where the journal stands. Who asks for nothing else
+// compares his place with them, so then they are those of the database.
+func heads(j *journal.Journal, w http.ResponseWriter, ctx context.Context, fresh bool) bool {
+	bounds := j.Bounds
+	if fresh {
+		bounds = j.Fresh
+	}
+	first, head, err := bounds(ctx)
 	if err != nil {
 		problem(w, http.StatusServiceUnavailable, err.Error(), nil)
 		return false

@@ -39,6 +39,9 @@ type Relay struct {
 	pub     transport.Publisher
 	opts    Options
 
+	told   freehold.Mark // what the journal was told that the broker holds; of the announcer
+	toldAt time.Time
+
 	published chan struct{} // a hint that something was published
 
 	asking sync.Mutex    // one question or publication at a time
@@ -215,7 +218,11 @@ func (s *sink) Mark(ctx context.Context, name freehold.Source) (freehold.Mark, e
 			s.mu.Lock()
 			adopt := s.adopt
 			s.mu.Unlock()
-			if !adopt {
+			forks, err := s.journal.Forks(ctx)
+			if err != nil {
+				return freehold.Mark{}, err
+			}
+			if _, lost := forks.Lost(last.Mark); !adopt && !lost {
 				return last.Mark, fmt.Errorf("relay: the broker holds %s (%s), which this journal does not: the journal was restored to an older state: %w",
 					last.Mark, last.Chain, freehold.ErrDiverged)
 			}

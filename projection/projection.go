@@ -76,14 +76,28 @@ func (p *Projection[T]) Namespace() string { return p.ns }
 // View waits until the read model has reached the token, at most Options.Wait, and
 // runs fn on a snapshot of it. Writes in fn fail. The zero token waits for nothing.
 func (p *Projection[T]) View(ctx context.Context, tok freehold.Token, fn func(ctx context.Context, tx T, ns string) error) error {
-	if err := p.await(ctx, tok); err != nil {
-		return err
-	}
-	return p.db.View(ctx, func(ctx context.Context, tx T) error { return fn(ctx, tx, p.ns) })
-}
-
-func (p *Projection[T]) await(ctx context.Context, tok freehold.Token) error {
-	ctx, cancel := context.WithTimeout(ctx, p.wait)
+	wait, cancel := context.WithTimeout(ctx, p.wait)
 	defer cancel()
-	return p.WaitFor(ctx, tok)
+	_, forgets := p.db.(interface{ Lost() <-chan struct{} })
+	for {
+		if err := p.WaitFor(wait, tok); err != nil {
+			return err
+		}
+		holds := true
+		err := p.db.View(ctx, func(ctx context.Context, tx T) (err error) {
+			if forgets {
+				if holds, err = p.Holds(ctx, p.db.Keeper(tx), tok); err != nil || !holds {
+					return err
+				}
+			}
+			return fn(ctx, tx, p.ns)
+		})
+		if err != nil || holds {
+			return err
+		}
+		// The follower was there, and the database is not any more.
+		if !p.Reread() || wait.Err() != nil {
+			return fmt.Errorf("%s is being built again: %w", p.ns, freehold.ErrBehind)
+		}
+	}
 }

@@ -66,9 +66,12 @@ var errStashFull = errors.New("saga: too many events wait for the beginning")
 func (p *Process[T, S]) liveSpace() string  { return "saga/" + p.name }
 func (p *Process[T, S]) endedSpace() string { return "saga/" + p.name + "/ended" }
 
+// lock is the key under which an instance is locked.
+func (p *Process[T, S]) lock(id string) string { return "saga/" + p.name + "/" + id }
+
 // take locks an instance and loads it, nil if it is not live.
 func (p *Process[T, S]) take(ctx context.Context, tx T, k follow.Keeper, id string) (*instance, error) {
-	if err := tx.Lock(ctx, "saga/"+p.name+"/"+id); err != nil {
+	if err := tx.Lock(ctx, p.lock(id)); err != nil {
 		return nil, err
 	}
 	return p.load(ctx, k, id)

@@ -27,6 +27,9 @@ type Options struct {
 	// Migrate turns the stored state of an instance that began under an older
 	// definition, for which there is no [Old], into the present one's.
 	Migrate func(version int, state json.RawMessage) (json.RawMessage, error)
+	// Stream is the stream that the steps of an instance read and append to, so that an
+	// engine on another machine fetches those of a batch together. nil is none.
+	Stream func(id string) freehold.StreamID
 	// Stash is how long an event for an instance that has not begun is kept. 0 is 24 h.
 	Stash time.Duration
 	// Now is the clock by which deadlines are due. nil is time.Now.
@@ -69,6 +72,14 @@ func New[T freehold.Tx, S any](name string, version int, db DB[T], sources []fol
 	}
 	if p.opts.Key == nil {
 		p.opts.Key = p.key
+	}
+	more := p.opts.Warm
+	p.opts.Warm = func(rs []freehold.Recorded) follow.Hints {
+		h := p.hints(rs)
+		if more != nil {
+			h.Add(more(rs))
+		}
+		return h
 	}
 	var err error
 	if p.definitions, err = define(version, routes); err != nil {
@@ -133,6 +144,26 @@ func (p *Process[T, S]) catchUp(ctx context.Context) {
 	if err := p.WaitFor(ctx, freehold.NewToken(heads...)); err != nil && ctx.Err() == nil {
 		p.log.Warn("deadlines go on", "saga", p.name, "error", err)
 	}
+}
+
+// hints are the instances that events concern, and the streams that their steps write.
+func (p *Process[T, S]) hints(rs []freehold.Recorded) follow.Hints {
+	h := follow.Hints{Kept: map[string][]string{}}
+	seen := map[string]bool{}
+	for i := range rs {
+		id := p.key(rs[i])
+		if seen[id] {
+			continue
+		}
+		seen[id] = true
+		h.Locks = append(h.Locks, p.lock(id))
+		h.Kept[p.liveSpace()] = append(h.Kept[p.liveSpace()], id)
+		if p.opts.Stream != nil {
+			s := p.opts.Stream(id)
+			h.Streams, h.Locks = append(h.Streams, s), append(h.Locks, string(s))
+		}
+	}
+	return h
 }
 
 // key is the id of the instance that an event concerns; the events of one instance

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/follow"
 )
 
 // timers is the deadlines of live instances in memory, soonest first. It is told of
@@ -147,9 +148,23 @@ type committing[T freehold.Tx] struct {
 
 type changesKey struct{}
 
-func (db committing[T]) Update(ctx context.Context, fn func(ctx context.Context, tx T) error) (freehold.Token, error) {
+func (db committing[T]) Update(ctx context.Context, fn func(ctx context.Context, tx T) error) (tok freehold.Token, err error) {
+	err = db.noting(fn, func(fn func(ctx context.Context, tx T) error) error {
+		tok, err = db.DB.Update(ctx, fn)
+		return err
+	})
+	return tok, err
+}
+
+// Do is Update without a token; see follow.Do.
+func (db committing[T]) Do(ctx context.Context, fn func(ctx context.Context, tx T) error) error {
+	return db.noting(fn, func(fn func(ctx context.Context, tx T) error) error { return follow.Do(ctx, db.DB, fn) })
+}
+
+// noting runs fn by update and takes note of the deadlines that it has changed.
+func (db committing[T]) noting(fn func(ctx context.Context, tx T) error, update func(fn func(ctx context.Context, tx T) error) error) error {
 	var changes []change
-	tok, err := db.DB.Update(ctx, func(ctx context.Context, tx T) error {
+	err := update(func(ctx context.Context, tx T) error {
 		changes = nil // fn may run again
 		return fn(context.WithValue(ctx, changesKey{}, &changes), tx)
 	})
@@ -157,7 +172,7 @@ func (db committing[T]) Update(ctx context.Context, fn func(ctx context.Context,
 	if err == nil || errors.Is(err, freehold.ErrUnknown) {
 		db.timers.apply(changes)
 	}
-	return tok, err
+	return err
 }
 
 // told hands changes of deadlines to the transaction's Update.
