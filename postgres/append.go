@@ -1,0 +1,285 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/mutant"
+	"github.com/freehold-go/freehold/internal/writer"
+	"github.com/freehold-go/freehold/journal"
+	"github.com/freehold-go/freehold/sqldb"
+)
+
+// Calls of Append that wait at the same time share a transaction: several workers
+// take what is queued. A call whose streams another transaction has locked goes
+// alone, so that the others need not wait for that one, and if the shared
+// transaction fails each call runs again alone.
+const (
+	appendWorkers = 4
+	appendBatch   = 128
+)
+
+// appends is the queue of calls of Append.
+type appends struct {
+	calls   chan *appendCall
+	workers sync.WaitGroup
+}
+
+type appendCall struct {
+	ctx    context.Context
+	writes []freehold.Write
+	done   chan outcome
+
+	drafts [][]freehold.Recorded // of each write
+	last   int                   // place of its last event in the transaction, -1 without events
+	seq    int64                 // what that event drew
+	alone  bool
+	err    error // a conflict, told when the transaction is over
+}
+
+type outcome struct {
+	seq   int64 // of its last event, 0 without events
+	err   error
+	alone bool // run it by itself
+}
+
+func (a *appends) start(db *DB) {
+	a.calls = make(chan *appendCall, 1024)
+	for range appendWorkers {
+		a.workers.Go(func() {
+			for call := range a.calls {
+				db.appendTogether(a.more(call))
+			}
+		})
+	}
+}
+
+// close ends the workers. No call may be under way.
+func (a *appends) close() {
+	close(a.calls)
+	a.workers.Wait()
+}
+
+// more takes what is queued behind a call.
+func (a *appends) more(first *appendCall) []*appendCall {
+	group := []*appendCall{first}
+	for len(group) < appendBatch {
+		select {
+		case call, open := <-a.calls:
+			if !open {
+				return group
+			}
+			group = append(group, call)
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// Append writes to one or more streams atomically; see freehold.DB.
+func (db *DB) Append(ctx context.Context, writes ...freehold.Write) (freehold.Token, error) {
+	if writer.Nested(ctx) {
+		return freehold.Token{}, freehold.ErrNested
+	}
+	if err := ctx.Err(); err != nil {
+		return freehold.Token{}, err
+	}
+	leave, err := db.enter()
+	if err != nil {
+		return freehold.Token{}, err
+	}
+	defer leave()
+	call := &appendCall{ctx: ctx, writes: writes, done: make(chan outcome, 1)}
+	if err := call.draft(db.types); err != nil {
+		return freehold.Token{}, err
+	}
+	select {
+	case db.appends.calls <- call:
+	case <-ctx.Done():
+		return freehold.Token{}, ctx.Err()
+	}
+	switch o := <-call.done; {
+	case o.alone:
+	case o.err != nil:
+		return freehold.Token{}, o.err
+	case o.seq == 0:
+		return db.tokenWithoutEvents()
+	default:
+		return db.seq.token(o.seq)
+	}
+	return db.Update(context.WithoutCancel(ctx), func(ctx context.Context, tx sqldb.Tx) error {
+		for _, w := range writes {
+			if _, err := tx.Append(ctx, w.Stream, w.Expect, w.Events...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// draft encodes the events.
+func (call *appendCall) draft(types *freehold.Catalog) error {
+	id, now, n := journal.NewID(), journal.Now(), 0
+	for _, w := range call.writes {
+		if err := w.Stream.Validate(); err != nil {
+			return err
+		}
+		drafts, err := journal.Draft(call.ctx, types, id, n, now, w.Events)
+		if err != nil {
+			return err
+		}
+		n += len(drafts)
+		call.drafts = append(call.drafts, drafts)
+	}
+	return nil
+}
+
+// appendTogether runs calls in one transaction and answers them when its outcome
+// is known.
+func (db *DB) appendTogether(group []*appendCall) {
+	waiting := group[:0]
+	for _, call := range group {
+		if err := call.ctx.Err(); err != nil {
+			call.done <- outcome{err: err}
+			continue
+		}
+		waiting = append(waiting, call)
+	}
+	if len(waiting) == 0 {
+		return
+	}
+	err := db.tryTogether(waiting)
+	if err != nil && len(waiting) == 1 && !lostRace(err) {
+		waiting[0].done <- outcome{err: unavailable(err)} // it was alone already
+		return
+	}
+	if err != nil {
+		for _, call := range waiting {
+			call.done <- outcome{alone: true}
+		}
+		return
+	}
+	for _, call := range waiting {
+		if call.alone || call.err != nil {
+			call.done <- outcome{err: call.err, alone: call.alone}
+			continue
+		}
+		call.done <- outcome{seq: call.seq}
+	}
+}
+
+// tryTogether commits what it can of the group. It returns an error only if
+// nothing was written.
+func (db *DB) tryTogether(group []*appendCall) error {
+	seqs, err := db.sendTogether(group)
+	if lost := (*lostCommit)(nil); errors.As(err, &lost) {
+		seqs, err = db.settle(lost)
+	}
+	if errors.Is(err, freehold.ErrUnknown) {
+		for _, call := range group {
+			call.err, call.alone = err, false // to run it again might do it twice
+		}
+		return nil
+	}
+	for _, call := range group {
+		if err == nil && call.last >= 0 && call.err == nil && !call.alone {
+			call.seq = seqs[call.last]
+		}
+	}
+	return err
+}
+
+// sendTogether locks the streams of all calls, checks what they expect, and commits.
+// It returns the numbers that the events drew.
+func (db *DB) sendTogether(group []*appendCall) ([]int64, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), db.opts.Cancel)
+	defer cancel()
+	conn, err := db.pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Release()
+	c := conn.Conn()
+	var streams []freehold.StreamID
+	known := map[freehold.StreamID]bool{}
+	for _, call := range group {
+		for _, w := range call.writes {
+			if !known[w.Stream] {
+				known[w.Stream] = true
+				streams = append(streams, w.Stream)
+			}
+		}
+	}
+	b := &pgx.Batch{}
+	var xid string
+	db.queueBegin(b)
+	b.Queue(`SELECT pg_current_xact_id()::text`).QueryRow(func(row pgx.Row) error { return row.Scan(&xid) })
+	versions := queueLocks(b, streams, true)
+	if err := c.SendBatch(ctx, b).Close(); err != nil {
+		_, _ = c.Exec(context.WithoutCancel(ctx), `ROLLBACK`) // of no effect on a connection that is lost
+		return nil, err
+	}
+	written := map[freehold.StreamID]bool{}
+	var events []freehold.Recorded
+	for _, call := range group {
+		events = call.place(events, versions, written)
+	}
+	streams = streams[:0]
+	for s := range written {
+		streams = append(streams, s)
+	}
+	seqs, err := db.finish(c, streams, versions, events, nil)
+	switch {
+	case err != nil && !definite(err):
+		return nil, &lostCommit{xid, c.PgConn().PID(), err}
+	case err != nil:
+		_, _ = c.Exec(context.WithoutCancel(ctx), `ROLLBACK`) // the pool drops a connection that is not idle
+	}
+	return seqs, err
+}
+
+// place gives the call's events their versions and adds them to those of the
+// transaction, or sets its error to the conflict.
+func (call *appendCall) place(events []freehold.Recorded, versions map[freehold.StreamID]freehold.Version, written map[freehold.StreamID]bool) []freehold.Recorded {
+	was := make(map[freehold.StreamID]freehold.Version, len(call.writes))
+	begin := len(events)
+	for i, w := range call.writes {
+		v, locked := versions[w.Stream]
+		if !locked {
+			call.alone = true
+		} else if !w.Expect.Met(v) {
+			call.err = &freehold.Conflict{Stream: w.Stream, Expected: w.Expect, Actual: v}
+			if mutant.AnswerBeforeCommit {
+				call.done <- outcome{err: call.err}
+			}
+		}
+		if call.alone || call.err != nil {
+			for s, v := range was {
+				versions[s] = v
+			}
+			return events[:begin]
+		}
+		if _, there := was[w.Stream]; !there {
+			was[w.Stream] = v
+		}
+		for _, r := range call.drafts[i] {
+			v++
+			r.Stream, r.Version = w.Stream, v
+			events = append(events, r)
+		}
+		versions[w.Stream] = v
+	}
+	for i := begin; i < len(events); i++ {
+		written[events[i].Stream] = true
+	}
+	call.last = -1
+	if len(events) > begin {
+		call.last = len(events) - 1
+	}
+	return events
+}

@@ -1,0 +1,47 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"github.com/freehold-go/freehold"
+)
+
+// FailCommits makes the next n commits fail, for tests.
+func (db *DB) FailCommits(n int) { db.failCommits.Store(int64(n)) }
+
+// OwnLock lets an instance give positions while others do so too.
+func (o *Options) OwnLock(n int) { o.hooks.lock = int64(n) << 8 }
+
+// Passed calls fn behind each pass that has written something, on the sequencer's
+// goroutine.
+func (o *Options) Passed(fn func(events int, took time.Duration)) { o.hooks.passed = fn }
+
+// Limited calls fn before the connection of a closure is closed that has taken too
+// long.
+func (o *Options) Limited(fn func()) { o.hooks.limited = fn }
+
+// SequencerLock is the key of the advisory lock of who gives positions.
+const SequencerLock = int64(sequencerLock)
+
+// Together runs calls of Append, of one write each, in one transaction, and returns how
+// many of them are to run again alone, and what the others were answered.
+func (db *DB) Together(ctx context.Context, writes ...freehold.Write) (alone int, answers []error) {
+	var group []*appendCall
+	for _, w := range writes {
+		call := &appendCall{ctx: ctx, writes: []freehold.Write{w}, done: make(chan outcome, 2)}
+		if err := call.draft(db.types); err != nil {
+			return 0, []error{err}
+		}
+		group = append(group, call)
+	}
+	db.appendTogether(group)
+	for _, call := range group {
+		if o := <-call.done; o.alone {
+			alone++
+		} else {
+			answers = append(answers, o.err)
+		}
+	}
+	return alone, answers
+}

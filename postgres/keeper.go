@@ -1,0 +1,190 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/internal/mutant"
+	"github.com/freehold-go/freehold/kv"
+)
+
+// keeper is what followers keep, in a transaction.
+type keeper struct{ tx *transaction }
+
+var _ follow.Keeper = keeper{}
+
+func (k keeper) Mark(ctx context.Context, follower string, s freehold.Source) (freehold.Mark, error) {
+	m := freehold.Mark{Source: s}
+	var chain []byte
+	err := k.tx.QueryRowContext(ctx, `SELECT epoch, position, chain FROM freehold.mark WHERE follower = $1 AND source = $2`, follower, string(s)).
+		Scan(&m.Epoch, &m.Position, &chain)
+	if errors.Is(err, sql.ErrNoRows) {
+		return m, nil
+	}
+	copy(m.Chain[:], chain)
+	return m, err
+}
+
+// Move waits for another transaction that moves the same mark, and then finds that
+// the mark is not at from any more.
+func (k keeper) Move(ctx context.Context, follower string, from, to freehold.Mark) error {
+	if mutant.DropMark {
+		return nil
+	}
+	var result sql.Result
+	var err error
+	if from.Position == 0 && from.Epoch == "" {
+		result, err = k.tx.ExecContext(ctx, `INSERT INTO freehold.mark (follower, source, epoch, position, chain)
+			VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
+			follower, string(to.Source), string(to.Epoch), int64(to.Position), to.Chain[:])
+	} else {
+		result, err = k.tx.ExecContext(ctx, `UPDATE freehold.mark SET epoch = $1, position = $2, chain = $3
+			WHERE follower = $4 AND source = $5 AND epoch = $6 AND position = $7 AND chain = $8`,
+			string(to.Epoch), int64(to.Position), to.Chain[:], follower, string(from.Source), string(from.Epoch), int64(from.Position), from.Chain[:])
+	}
+	if err != nil {
+		return fmt.Errorf("move mark of %s: %w", follower, err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n != 1 {
+		return errors.Join(fmt.Errorf("%s at %s: %w", follower, from, freehold.ErrFenced), err)
+	}
+	return nil
+}
+
+func (k keeper) Marks(ctx context.Context) ([]follow.Place, error) {
+	rows, err := k.tx.QueryContext(ctx, `SELECT follower, source, epoch, position, chain FROM freehold.mark ORDER BY follower COLLATE "C", source COLLATE "C"`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []follow.Place
+	for rows.Next() {
+		var p follow.Place
+		var chain []byte
+		if err := rows.Scan(&p.Follower, &p.Mark.Source, &p.Mark.Epoch, &p.Mark.Position, &chain); err != nil {
+			return nil, err
+		}
+		copy(p.Mark.Chain[:], chain)
+		all = append(all, p)
+	}
+	return all, rows.Err()
+}
+
+func (k keeper) Get(_ context.Context, space, key string) (value []byte, found bool, err error) {
+	end, err := k.tx.begin()
+	if err != nil {
+		return nil, false, err
+	}
+	defer end()
+	if v, known := k.tx.kept[keptKey{space, key}]; known {
+		return slices.Clone(v.value), v.found, nil
+	}
+	err = k.tx.conn.QueryRowContext(k.tx.ctx, `SELECT value FROM freehold.keep WHERE space = $1 AND key = $2`, space, key).Scan(&value)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, false, nil
+	}
+	return value, err == nil, err
+}
+
+// Put and Delete are stored at the end of the transaction.
+func (k keeper) Put(_ context.Context, space, key string, value []byte) error {
+	return k.change(space, key, keptValue{value: append([]byte{}, value...), found: true, changed: true})
+}
+
+func (k keeper) Delete(_ context.Context, space, key string) error {
+	return k.change(space, key, keptValue{changed: true})
+}
+
+func (k keeper) change(space, key string, v keptValue) error {
+	end, err := k.tx.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	if !k.tx.writer {
+		return freehold.ErrReadOnlyTx
+	}
+	if strings.ContainsRune(space+key, 0) || !utf8.ValidString(space+key) {
+		return fmt.Errorf("postgres: key %q: want text without zero bytes", space+"/"+key)
+	}
+	k.tx.kept[keptKey{space, key}] = v
+	return nil
+}
+
+// store stores what has changed so far, for a statement that looks at all of it.
+func (k keeper) store() error {
+	end, err := k.tx.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	b := &pgx.Batch{}
+	queueKept(b, k.tx.kept)
+	if b.Len() == 0 {
+		return nil
+	}
+	for key, v := range k.tx.kept {
+		v.changed = false
+		k.tx.kept[key] = v
+	}
+	return native(k.tx.conn, func(c *pgx.Conn) error { return c.SendBatch(k.tx.ctx, b).Close() })
+}
+
+// Scan reads in pages, so that no statement stays open while the caller works.
+func (k keeper) Scan(ctx context.Context, space, from string) iter.Seq2[kv.Item, error] {
+	return func(yield func(kv.Item, error) bool) {
+		if err := k.store(); err != nil {
+			yield(kv.Item{}, err)
+			return
+		}
+		const size = 256
+		for first := true; ; first = false {
+			page, err := k.page(ctx, space, from, first, size)
+			if err != nil {
+				yield(kv.Item{}, err)
+				return
+			}
+			for _, item := range page {
+				if !yield(item, nil) {
+					return
+				}
+			}
+			if len(page) < size {
+				return
+			}
+			from = page[size-1].Key
+		}
+	}
+}
+
+// page reads items from a key on, or behind it.
+func (k keeper) page(ctx context.Context, space, from string, inclusive bool, size int) ([]kv.Item, error) {
+	query := `SELECT key, value FROM freehold.keep WHERE space = $1 AND key > $2 ORDER BY key LIMIT $3`
+	if inclusive {
+		query = `SELECT key, value FROM freehold.keep WHERE space = $1 AND key >= $2 ORDER BY key LIMIT $3`
+	}
+	rows, err := k.tx.QueryContext(ctx, query, space, from, size)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var page []kv.Item
+	for rows.Next() {
+		var item kv.Item
+		if err := rows.Scan(&item.Key, &item.Value); err != nil {
+			return nil, err
+		}
+		page = append(page, item)
+	}
+	return page, rows.Err()
+}

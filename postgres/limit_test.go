@@ -1,0 +1,72 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/testdb"
+	"github.com/freehold-go/freehold/journal/journaltest"
+	"github.com/freehold-go/freehold/postgres"
+	"github.com/freehold-go/freehold/sqldb"
+)
+
+// TestTheConnectionOfALateClosureIsClosedBeforeItIsGivenBack lets a closure return at
+// the moment at which it is cancelled, while its connection is still to be closed: its
+// caller is told when nobody works on the connection any more.
+func TestTheConnectionOfALateClosureIsClosedBeforeItIsGivenBack(t *testing.T) {
+	t.Parallel()
+	returned := make(chan struct{})
+	opts := &postgres.Options{Cancel: 20 * time.Millisecond, Connections: 3, Log: slog.New(slog.DiscardHandler)}
+	opts.Limited(func() {
+		select {
+		case <-returned:
+			t.Error("a caller was told while the connection was still to be closed")
+		case <-time.After(50 * time.Millisecond):
+		}
+	})
+	db, err := postgres.Open(t.Context(), testdb.Postgres(t), "test", journaltest.Types(t), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	_, err = db.Update(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+		<-ctx.Done()
+		return nil
+	})
+	close(returned)
+	if !errors.Is(err, freehold.ErrTooLong) {
+		t.Errorf("error %v, want ErrTooLong", err)
+	}
+}
+
+// TestRowsThatAreLeftOpenHoldUpNobody returns from closures that have not closed what
+// they read.
+func TestRowsThatAreLeftOpenHoldUpNobody(t *testing.T) {
+	t.Parallel()
+	db, err := postgres.Open(t.Context(), testdb.Postgres(t), "test", journaltest.Types(t),
+		&postgres.Options{Connections: 3, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	left := func(ctx context.Context, tx sqldb.Tx) error {
+		rows, err := tx.QueryContext(ctx, `SELECT generate_series(1, 100000)`)
+		if err == nil && !rows.Next() {
+			err = rows.Err()
+		}
+		return err
+	}
+	for range 4 { // more than there are connections
+		if _, err := db.Update(t.Context(), left); err == nil || !strings.Contains(err.Error(), "close rows") {
+			t.Errorf("Update: %v, want an error that says what to do", err)
+		}
+		if err := db.View(t.Context(), left); err != nil {
+			t.Errorf("View: %v", err)
+		}
+	}
+}

@@ -1,0 +1,91 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/freehold-go/freehold"
+)
+
+// token returns the token of the transaction whose last event drew a number, when
+// it has its position.
+func (s *sequencer) token(seq int64) (freehold.Token, error) {
+	there := make(chan freehold.Mark, 1)
+	s.mu.Lock()
+	at, known := s.young[seq]
+	if !known {
+		at, known = s.old[seq]
+	}
+	if !known {
+		s.waiting[seq] = append(s.waiting[seq], there)
+	}
+	s.mu.Unlock()
+	if known {
+		return freehold.NewToken(at), nil
+	}
+	s.wake()
+	at, ok := <-there
+	if !ok {
+		return freehold.Token{}, fmt.Errorf("postgres: %s: the server was replaced before the events had a position: %w", s.db.name, freehold.ErrUnknown)
+	}
+	return freehold.NewToken(at), nil
+}
+
+// stamped tells who waits for an event that it has its position. It is called with
+// mu held.
+func (s *sequencer) stamped(seq int64, at freehold.Mark) {
+	for _, there := range s.waiting[seq] {
+		there <- at
+	}
+	delete(s.waiting, seq)
+}
+
+// tell tells who waits for events that they have their positions.
+func (s *sequencer) tell(due []dueEvent, events []freehold.Recorded) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.young) >= generation || s.young == nil {
+		s.young, s.old = make(map[int64]freehold.Mark, generation), s.young
+	}
+	for i := range due {
+		s.young[due[i].seq] = events[i].At
+		s.stamped(due[i].seq, events[i].At)
+	}
+}
+
+// awaited lists the numbers of events that somebody waits for.
+func (s *sequencer) awaited() (all []int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for seq := range s.waiting {
+		all = append(all, seq)
+	}
+	return all
+}
+
+// tokenWithoutEvents returns a token of a transaction that has appended nothing: a
+// head behind everything that it may have read.
+func (db *DB) tokenWithoutEvents() (freehold.Token, error) {
+	ctx := context.Background()
+	// Written so that it goes by the index whatever statistics say: few events are behind
+	// the last pass.
+	rows, err := db.pool.Query(ctx, `SELECT seq FROM freehold.event e
+		WHERE e.xid >= (SELECT pg_snapshot_xmin(base) FROM freehold.tick ORDER BY pass DESC LIMIT 1)
+			AND (SELECT s.seq FROM freehold.stamp s WHERE s.seq = e.seq) IS NULL
+		ORDER BY e.xid, e.seq LIMIT 100000`)
+	var due []int64
+	if err == nil {
+		due, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+	}
+	if err != nil {
+		return freehold.Token{}, db.unreached(ctx, err)
+	}
+	for _, seq := range due {
+		if _, err := db.seq.token(seq); err != nil {
+			return freehold.Token{}, err
+		}
+	}
+	return freehold.NewToken(db.head.get()), nil
+}

@@ -1,0 +1,93 @@
+package postgres_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"flag"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/fstest"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/testdb"
+	"github.com/freehold-go/freehold/journal/journaltest"
+	"github.com/freehold-go/freehold/postgres"
+	"github.com/freehold-go/freehold/sqldb"
+)
+
+// TestMain lets random cases be fewer than rapid's hundred, for each makes a database
+// and opens it several times; -rapid.checks has the last word.
+func TestMain(m *testing.M) {
+	if err := flag.Set("rapid.checks", "15"); err != nil {
+		panic(err)
+	}
+	os.Exit(testdb.Main(m))
+}
+
+var tables = fstest.MapFS{"001_state.sql": {Data: []byte(`CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL)`)}}
+
+// at returns the URL of the database that a directory stands for: also to another
+// process, as which a test runs itself.
+func at(t testing.TB, place string) string {
+	t.Helper()
+	file := filepath.Join(place, "url")
+	if raw, err := os.ReadFile(file); err == nil {
+		return string(raw)
+	}
+	url := testdb.Postgres(t)
+	if err := os.WriteFile(file, []byte(url), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return url
+}
+
+func harness() journaltest.Harness[sqldb.Tx] {
+	return journaltest.Harness[sqldb.Tx]{
+		Open: func(t testing.TB, s journaltest.Setup) journaltest.DB[sqldb.Tx] {
+			t.Helper()
+			db, err := postgres.Open(t.Context(), at(t, s.Place), "test", s.Types,
+				&postgres.Options{Migrations: tables, Cancel: s.Limit, Connections: 8, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return db
+		},
+		Put: func(ctx context.Context, tx sqldb.Tx, key, value string) error {
+			_, err := tx.ExecContext(ctx, `INSERT INTO state (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value`, key, value)
+			return err
+		},
+		Get: func(ctx context.Context, tx sqldb.Tx, key string) (value string, err error) {
+			err = tx.QueryRowContext(ctx, `SELECT value FROM state WHERE key = $1`, key).Scan(&value)
+			if errors.Is(err, sql.ErrNoRows) {
+				return "", nil
+			}
+			return value, err
+		},
+		Alter: func(t testing.TB, place string, p freehold.Position) {
+			conn, err := pgx.Connect(t.Context(), at(t, place))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close(t.Context())
+			_, err = conn.Exec(t.Context(), `ALTER TABLE freehold.event DISABLE TRIGGER insert_only`)
+			if err == nil {
+				_, err = conn.Exec(t.Context(), `UPDATE freehold.event SET payload = set_byte(payload, length(payload) / 2, get_byte(payload, length(payload) / 2) # 1)
+					WHERE seq = (SELECT seq FROM freehold.stamp WHERE position = $1)`, int64(p))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		},
+		FailCommits: func(db journaltest.DB[sqldb.Tx], n int) { db.(*postgres.DB).FailCommits(n) },
+	}
+}
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	journaltest.Run(t, harness())
+}

@@ -1,0 +1,361 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/mutant"
+	"github.com/freehold-go/freehold/journal"
+)
+
+// sequencer gives positions to events of this journal while it holds the lock, and
+// learns what another instance's gives while it does not.
+type sequencer struct {
+	db     *DB
+	config *pgx.ConnConfig
+	poke   chan struct{} // somebody has committed
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	planted string // the base of the latest pass, of a planted bug
+
+	mu      sync.Mutex
+	waiting map[int64][]chan freehold.Mark // by the number that an event drew
+	// young and old are the places of the latest events: the sequencer may be faster
+	// than the writer's connection.
+	young, old map[int64]freehold.Mark
+
+	cluster  string          // whose databases these are, since the first connection
+	openings map[string]bool // of the journal: all of the last connection, and the newest since
+}
+
+// generation is how many places young holds before it becomes old.
+const generation = 8192
+
+// A pass looks for work at the latest when idle, grown from least to most, is over:
+// other instances commit too, and do not say so.
+const (
+	leastIdle = time.Millisecond
+	mostIdle  = 50 * time.Millisecond
+	// lockEvery is how often an instance that is not the sequencer tries to be.
+	lockEvery = time.Second
+	// checkEvery is how often it is looked for work where there should be none.
+	checkEvery = time.Minute
+)
+
+// startSequencer connects and runs until stop. It returns when the head is known.
+func startSequencer(ctx context.Context, db *DB, config *pgx.ConnConfig) (*sequencer, error) {
+	s := &sequencer{db: db, config: config.Copy(), poke: make(chan struct{}, 1), done: make(chan struct{}), waiting: map[int64][]chan freehold.Mark{}}
+	s.config.RuntimeParams["application_name"] = "freehold sequencer " + string(db.name)
+	c, err := s.connect(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: %s: sequencer: %w", db.name, err)
+	}
+	running, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	go s.run(running, c)
+	return s, nil
+}
+
+// connect tries to become the sequencer and reads the head.
+func (s *sequencer) connect(ctx context.Context) (*session, error) {
+	conn, err := s.db.dial(ctx, s.config)
+	if err != nil {
+		return nil, err
+	}
+	c := &session{s: s, conn: conn}
+	if err := c.open(ctx); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (s *sequencer) stop() {
+	s.cancel()
+	<-s.done
+}
+
+// run works on a connection and on another one when that is lost.
+func (s *sequencer) run(ctx context.Context, c *session) {
+	defer close(s.done)
+	pause := 10 * time.Millisecond
+	for {
+		if c != nil {
+			err := c.work(ctx)
+			c.close()
+			c = nil
+			if ctx.Err() != nil {
+				return
+			}
+			s.db.opts.Log.Warn("sequencer begins again", "journal", s.db.name, "error", err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+		var err error
+		if c, err = s.connect(ctx); err == nil {
+			pause = 10 * time.Millisecond
+			continue
+		}
+		pause = min(2*pause, time.Second)
+		if ctx.Err() == nil {
+			s.db.opts.Log.Warn("sequencer cannot connect", "journal", s.db.name, "again_in", pause, "error", err)
+		}
+	}
+}
+
+// fenced reports whether another sequencer has written what this one would have.
+func fenced(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "23505" && (pg.TableName == "tick" || pg.TableName == "incarnation")
+}
+
+// wake says that there is something to do.
+func (s *sequencer) wake() {
+	select {
+	case s.poke <- struct{}{}:
+	default:
+	}
+}
+
+// session is a sequencer's time on one connection.
+type session struct {
+	s           *sequencer
+	conn        *pgx.Conn
+	holds       bool // the lock
+	last        tick
+	incarnation int
+	id          string
+	checked     time.Time // when it was last looked for work where there should be none
+	looked      time.Time // when the head was last read
+	newest      string    // the newest opening then
+}
+
+// tick is the last pass as it is stored.
+type tick struct {
+	pass  int64
+	base  string
+	drain *string
+	head  freehold.Mark
+}
+
+func (c *session) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = c.conn.Close(ctx) // releases the lock
+}
+
+// settings are those of a sequencer's connection. Its queries must use the index of
+// what is due, whatever statistics say; and what that makes look expensive would be
+// compiled, for half a second on each new connection, or given to processes of its
+// own, to be forked in each pass.
+const settings = `SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;
+	SET max_parallel_workers_per_gather = 0; SET plan_cache_mode = force_generic_plan; LISTEN freehold`
+
+// open reads the head and tries to become the sequencer.
+func (c *session) open(ctx context.Context) error {
+	if _, err := c.conn.PgConn().Exec(ctx, settings).ReadAll(); err != nil {
+		return err
+	}
+	if err := c.compare(ctx); err != nil {
+		return err
+	}
+	if err := c.tryLock(ctx); err != nil {
+		return err
+	}
+	return c.refresh(ctx)
+}
+
+func (c *session) read(ctx context.Context) error {
+	c.last, c.looked = tick{head: freehold.Mark{Source: c.s.db.name}}, time.Now()
+	var chain []byte
+	err := c.conn.QueryRow(ctx, `SELECT pass, base::text, drain::text, position, chain,
+			(SELECT epoch FROM freehold.journal), coalesce((SELECT id FROM freehold.incarnation ORDER BY number DESC LIMIT 1), '')
+		FROM freehold.tick ORDER BY pass DESC LIMIT 1`).
+		Scan(&c.last.pass, &c.last.base, &c.last.drain, (*int64)(&c.last.head.Position), &chain, &c.last.head.Epoch, &c.newest)
+	copy(c.last.head.Chain[:], chain)
+	if mutant.SnapshotInMemory && c.s.planted != "" {
+		c.last.base = c.s.planted
+	}
+	if err == nil {
+		c.s.db.head.turn(c.last.head.Epoch)
+	}
+	return err
+}
+
+// tryLock takes the sequencer's lock, if it is free, and records an incarnation. The
+// lock only saves work: a pass of two sequencers is written by one of them.
+func (c *session) tryLock(ctx context.Context) error {
+	var got bool
+	if err := c.conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, sequencerLock+c.s.db.opts.hooks.lock).Scan(&got); err != nil || !got {
+		return err
+	}
+	if err := c.read(ctx); err != nil {
+		return err
+	}
+	c.id = journal.NewEpoch()
+	next := c.last
+	next.pass++
+	b := &pgx.Batch{}
+	b.Queue(`BEGIN`)
+	b.Queue(`INSERT INTO freehold.incarnation (number, id, position, chain, time)
+		SELECT coalesce(max(number), 0) + 1, $1, $2, $3, $4 FROM freehold.incarnation RETURNING number`,
+		c.id, int64(c.last.head.Position), c.last.head.Chain[:], journal.Now().UnixMicro()).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&c.incarnation) })
+	queueTick(b, next)
+	b.Queue(`COMMIT`)
+	if err := c.conn.SendBatch(ctx, b).Close(); fenced(err) { // as long as another one is faster, follow it
+		_, err := c.conn.Exec(ctx, `ROLLBACK`)
+		return err
+	} else if err != nil {
+		return err
+	}
+	c.last, c.holds = next, true
+	c.s.openings[c.id] = true
+	return c.rebase(ctx)
+}
+
+// rebase makes the snapshots of the ticks those of this cluster, if they are
+// another's: transaction ids mean nothing in another system, behind a fail-over, or
+// in a database that was restored from a dump.
+func (c *session) rebase(ctx context.Context) error {
+	var same bool
+	if err := c.conn.QueryRow(ctx, `SELECT cluster = `+thisCluster+` FROM freehold.journal`).Scan(&same); err != nil || same {
+		return err
+	}
+	c.s.db.opts.Log.Warn("the database was restored or has failed over: looking for events without a position", "journal", c.s.db.name)
+	c.last.drain = nil
+	for {
+		// What commits from now on is in the difference to this snapshot.
+		if err := c.conn.QueryRow(ctx, `SELECT pg_current_snapshot()::text`).Scan(&c.last.base); err != nil {
+			return err
+		}
+		n, err := c.pass(ctx, anywhere)
+		if err != nil {
+			return err
+		}
+		if n < passSize {
+			break
+		}
+	}
+	_, err := c.conn.Exec(ctx, `UPDATE freehold.journal SET cluster = `+thisCluster)
+	return err
+}
+
+// refresh reads how far the journal reaches, and tells who waits.
+func (c *session) refresh(ctx context.Context) error {
+	if err := c.read(ctx); err != nil {
+		return err
+	}
+	c.s.openings[c.newest] = true
+	c.s.db.head.advance(c.last.head)
+	awaited := c.s.awaited()
+	if len(awaited) == 0 {
+		return nil
+	}
+	rows, err := c.conn.Query(ctx, `SELECT seq, position, chain FROM freehold.stamp WHERE seq = ANY($1)`, awaited)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var seq int64
+		var chain []byte
+		at := freehold.Mark{Source: c.s.db.name, Epoch: c.s.db.head.present()}
+		if err := rows.Scan(&seq, (*int64)(&at.Position), &chain); err != nil {
+			return err
+		}
+		copy(at.Chain[:], chain)
+		c.s.db.head.advance(at)
+		c.s.mu.Lock()
+		c.s.stamped(seq, at)
+		c.s.mu.Unlock()
+	}
+	return rows.Err()
+}
+
+// work gives positions, or follows who does, until ctx ends; then it finishes. What
+// it has begun is not interrupted.
+func (c *session) work(ctx context.Context) error {
+	whole := context.WithoutCancel(ctx)
+	idle := leastIdle
+	tried := time.Now()
+	for ctx.Err() == nil {
+		if !c.holds && time.Since(tried) > lockEvery {
+			tried = time.Now()
+			if err := c.tryLock(whole); err != nil {
+				return err
+			}
+		}
+		if !c.holds {
+			if err := c.listen(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		where := inDifference
+		if time.Since(c.checked) > checkEvery {
+			where, c.checked = inRecent, time.Now()
+		}
+		n, err := c.turn(whole, where)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			idle = leastIdle
+			if time.Since(c.looked) > lockEvery { // another instance may have begun an epoch
+				if err := c.refresh(whole); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		// Another sequencer, before this one or at the same time, may have done it.
+		if idle == mostIdle || len(c.s.awaited()) > 0 {
+			if err := c.refresh(whole); err != nil {
+				return err
+			}
+		}
+		timer := time.NewTimer(idle)
+		select {
+		case <-c.s.poke:
+		case <-timer.C:
+			idle = min(2*idle, mostIdle)
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+	if !c.holds {
+		return nil
+	}
+	for {
+		if n, err := c.turn(whole, inDifference); n == 0 || err != nil {
+			return err
+		}
+	}
+}
+
+// listen waits for news of another instance's sequencer, and looks for itself now
+// and then.
+func (c *session) listen(ctx context.Context) error {
+	pause := mostIdle
+	if len(c.s.awaited()) > 0 {
+		pause = 5 * time.Millisecond
+	}
+	waitCtx, cancel := context.WithTimeout(ctx, pause)
+	defer cancel()
+	if err := c.conn.PgConn().WaitForNotification(waitCtx); err != nil && waitCtx.Err() == nil {
+		return err
+	}
+	return c.refresh(context.WithoutCancel(ctx))
+}

@@ -1,0 +1,171 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/journal"
+)
+
+// store reads the journal for package journal.
+type store struct{ db *DB }
+
+var _ journal.Store = store{}
+
+func (s store) Source() freehold.Source { return s.db.name }
+
+func (s store) Bounds(context.Context) (first, head freehold.Mark, err error) {
+	leave, err := s.db.enter()
+	if err != nil {
+		return first, head, err
+	}
+	defer leave()
+	return freehold.Mark{Source: s.db.name, Epoch: s.db.head.present()}, s.db.head.get(), nil
+}
+
+// Refresh reads the head, which another instance's sequencer may have moved.
+func (s store) Refresh(ctx context.Context) error {
+	leave, err := s.db.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	var m freehold.Mark
+	var epoch freehold.Epoch
+	row := s.db.pool.QueryRow(ctx, `SELECT position, chain, (SELECT epoch FROM freehold.journal) FROM freehold.tick ORDER BY pass DESC LIMIT 1`)
+	if err := s.db.scanMark(row, &m, &epoch); err != nil {
+		return s.db.unreached(ctx, err)
+	}
+	s.db.head.turn(epoch)
+	s.db.head.advance(m)
+	return nil
+}
+
+func (s store) Wait(ctx context.Context, after freehold.Position) error {
+	return s.db.head.wait(ctx, after)
+}
+
+// eventColumns are those that reading takes. What belongs to an event is fetched for
+// each by itself (LATERAL with a LIMIT), by an index: a join planned while the tables
+// are empty reads all of them for as long as the plan is kept.
+//
+// In them, e is freehold.event, s its stamp, if it
+// has one, and i the stamp's incarnation.
+const eventColumns = `coalesce(s.position, 0), e.stream, e.version, e.type, e.schema, e.time, e.id, coalesce(i.id, ''), e.internal,
+	coalesce(s.last, false), e.meta, e.payload, e.nonce, s.digest, s.chain`
+
+func (db *DB) scan(rows pgx.Rows) ([]freehold.Recorded, error) {
+	defer rows.Close()
+	var all []freehold.Recorded
+	for rows.Next() {
+		r := freehold.Recorded{At: freehold.Mark{Source: db.name, Epoch: db.head.present()}}
+		var micros int64
+		var meta *string
+		var digest, chain []byte
+		err := rows.Scan((*int64)(&r.At.Position), (*string)(&r.Stream), (*int64)(&r.Version), &r.Type.Name, &r.Type.Version, &micros,
+			&r.ID, &r.Incarnation, &r.Internal, &r.Last, &meta, &r.Raw, &r.Nonce, &digest, &chain)
+		if err != nil {
+			return nil, err
+		}
+		r.Time = time.UnixMicro(micros).UTC()
+		copy(r.Digest[:], digest)
+		copy(r.At.Chain[:], chain)
+		if err := readMeta(meta, &r); err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, rows.Err()
+}
+
+// readMeta sets an event's metadata to what is stored of it.
+func readMeta(meta *string, r *freehold.Recorded) error {
+	if meta == nil {
+		return nil
+	}
+	if err := json.Unmarshal([]byte(*meta), &r.Meta); err != nil {
+		return fmt.Errorf("event %s: meta: %w", r.ID, err)
+	}
+	return nil
+}
+
+func (s store) query(ctx context.Context, sql string, args ...any) ([]freehold.Recorded, error) {
+	leave, err := s.db.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	rows, err := s.db.pool.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, s.db.unreached(ctx, err)
+	}
+	rs, err := s.db.scan(rows)
+	return rs, unavailable(err)
+}
+
+func (s store) Read(ctx context.Context, after freehold.Position, limit int) ([]freehold.Recorded, error) {
+	head := s.db.head.get()
+	if after >= head.Position {
+		return nil, nil
+	}
+	return s.query(ctx, `SELECT `+eventColumns+`
+		FROM (SELECT * FROM freehold.stamp WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3) s,
+			LATERAL (SELECT * FROM freehold.event WHERE event.seq = s.seq LIMIT 1) e,
+			LATERAL (SELECT * FROM freehold.incarnation WHERE number = s.incarnation LIMIT 1) i
+		ORDER BY s.position`, int64(after), int64(head.Position), limit)
+}
+
+// stampOf joins an event's stamp and incarnation, if it has them yet.
+const stampOf = `LEFT JOIN LATERAL (SELECT * FROM freehold.stamp WHERE stamp.seq = e.seq LIMIT 1) s ON true
+	LEFT JOIN LATERAL (SELECT * FROM freehold.incarnation WHERE number = s.incarnation LIMIT 1) i ON true`
+
+const streamQuery = `SELECT ` + eventColumns + `
+	FROM freehold.event e ` + stampOf + `
+	WHERE e.stream = $1 AND e.version > $2
+	ORDER BY e.version LIMIT $3`
+
+func (s store) ReadStream(ctx context.Context, id freehold.StreamID, after freehold.Version, limit int) ([]freehold.Recorded, error) {
+	return s.query(ctx, streamQuery, string(id), int64(after), limit)
+}
+
+func (s store) Streams(ctx context.Context, after freehold.StreamID, limit int) ([]journal.StreamInfo, error) {
+	leave, err := s.db.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	rows, err := s.db.pool.Query(ctx, `SELECT name, version FROM freehold.stream WHERE name > $1 AND version > 0 ORDER BY name LIMIT $2`, string(after), limit)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (info journal.StreamInfo, err error) {
+		err = row.Scan((*string)(&info.Stream), (*int64)(&info.Version))
+		return info, err
+	})
+}
+
+func (s store) Incarnations(ctx context.Context) ([]journal.Incarnation, error) {
+	leave, err := s.db.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	rows, err := s.db.pool.Query(ctx, `SELECT id, position, chain, time FROM freehold.incarnation ORDER BY number`)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (in journal.Incarnation, err error) {
+		in.Start = freehold.Mark{Source: s.db.name, Epoch: s.db.head.present()}
+		var chain []byte
+		var micros int64
+		err = row.Scan(&in.ID, (*int64)(&in.Start.Position), &chain, &micros)
+		copy(in.Start.Chain[:], chain)
+		in.Time = time.UnixMicro(micros).UTC()
+		return in, err
+	})
+}

@@ -1,0 +1,120 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/mutant"
+)
+
+// appended is what a transaction appends: it is inserted at its end.
+type appended struct {
+	versions map[freehold.StreamID]freehold.Version // of the streams that it has locked, with its own events
+	written  map[freehold.StreamID]bool
+	events   []freehold.Recorded
+}
+
+func nothingAppended() appended {
+	return appended{versions: map[freehold.StreamID]freehold.Version{}, written: map[freehold.StreamID]bool{}}
+}
+
+// add appends to a stream that is locked and at version v.
+func (a *appended) add(s freehold.StreamID, expect freehold.Expect, v freehold.Version, drafts []freehold.Recorded) (freehold.Version, error) {
+	if !expect.Met(v) {
+		return 0, &freehold.Conflict{Stream: s, Expected: expect, Actual: v}
+	}
+	if len(drafts) == 0 {
+		return v, nil
+	}
+	for i := range drafts {
+		v++
+		drafts[i].Stream, drafts[i].Version = s, v
+	}
+	a.events = append(a.events, drafts...)
+	a.versions[s], a.written[s] = v, true
+	return v, nil
+}
+
+// lockStreams locks the rows of streams until the end of the transaction, in the
+// order of their names, and returns their versions. Streams that do not exist get a
+// row. With skip, those that another transaction has locked are left out.
+func lockStreams(ctx context.Context, c *pgx.Conn, streams []freehold.StreamID, skip bool) (map[freehold.StreamID]freehold.Version, error) {
+	b := &pgx.Batch{}
+	versions := queueLocks(b, streams, skip)
+	return versions, c.SendBatch(ctx, b).Close()
+}
+
+func queueLocks(b *pgx.Batch, streams []freehold.StreamID, skip bool) map[freehold.StreamID]freehold.Version {
+	names := make([]string, len(streams))
+	for i, s := range streams {
+		names[i] = string(s)
+	}
+	versions := make(map[freehold.StreamID]freehold.Version, len(streams))
+	b.Queue(`INSERT INTO freehold.stream (name, version) SELECT n, 0 FROM unnest($1::text[]) n ORDER BY n COLLATE "C" ON CONFLICT DO NOTHING`, names)
+	query := `SELECT name, version FROM freehold.stream WHERE name = ANY($1::text[]) ORDER BY name FOR UPDATE`
+	if skip {
+		query += ` SKIP LOCKED`
+	}
+	b.Queue(query, names).Query(func(rows pgx.Rows) error {
+		defer rows.Close()
+		for rows.Next() {
+			var s freehold.StreamID
+			var v freehold.Version
+			if err := rows.Scan((*string)(&s), (*int64)(&v)); err != nil {
+				return err
+			}
+			versions[s] = v
+		}
+		return rows.Err()
+	})
+	return versions
+}
+
+// queueVersions stores the versions of streams that are locked.
+func queueVersions(b *pgx.Batch, streams []freehold.StreamID, versions map[freehold.StreamID]freehold.Version) {
+	names, numbers := make([]string, len(streams)), make([]int64, len(streams))
+	for i, s := range streams {
+		names[i], numbers[i] = string(s), int64(versions[s])
+	}
+	b.Queue(`UPDATE freehold.stream s SET version = v.version FROM unnest($1::text[], $2::int8[]) AS v(name, version) WHERE s.name = v.name`, names, numbers)
+}
+
+// queueEvents inserts events. Each row draws its number when the transaction holds
+// all its locks and has read all that it will read, so that it stands behind what it
+// has read. seqs is set to the numbers.
+func queueEvents(b *pgx.Batch, events []freehold.Recorded, seqs *[]int64) {
+	n := len(events)
+	streams, versions := make([]string, n), make([]int64, n)
+	types, schemas := make([]string, n), make([]int32, n)
+	times, ids, internal := make([]int64, n), make([]string, n), make([]bool, n)
+	metas, payloads, nonces := make([]*string, n), make([][]byte, n), make([][]byte, n)
+	for i := range events {
+		r := &events[i]
+		streams[i], versions[i] = string(r.Stream), int64(r.Version)
+		types[i], schemas[i] = r.Type.Name, int32(r.Type.Version)
+		times[i], ids[i], internal[i] = r.Time.UnixMicro(), r.ID, r.Internal
+		payloads[i], nonces[i] = r.Raw, r.Nonce
+		if r.Meta != (freehold.Meta{}) {
+			raw, _ := json.Marshal(r.Meta) // a struct of strings
+			text := string(raw)
+			metas[i] = &text
+		}
+	}
+	seq, drawn := ``, ``
+	if mutant.DrawBeforeLock {
+		seq, drawn = `seq, `, `(current_setting('freehold.drawn')::int8[])[n], `
+	}
+	b.Queue(`WITH inserted AS (
+		INSERT INTO freehold.event (`+seq+`stream, version, type, schema, time, id, internal, meta, payload, nonce)
+		SELECT `+drawn+`stream, version, type, schema, time, id, internal, meta, payload, nonce
+		FROM unnest($1::text[], $2::int8[], $3::text[], $4::int4[], $5::int8[], $6::text[], $7::bool[], $8::text[], $9::bytea[], $10::bytea[])
+			WITH ORDINALITY AS e(stream, version, type, schema, time, id, internal, meta, payload, nonce, n)
+		ORDER BY n
+		RETURNING seq)
+		SELECT array_agg(seq ORDER BY seq) FROM inserted`,
+		streams, versions, types, schemas, times, ids, internal, metas, payloads, nonces).
+		QueryRow(func(row pgx.Row) error { return row.Scan(seqs) })
+}

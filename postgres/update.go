@@ -1,0 +1,295 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/mutant"
+	"github.com/freehold-go/freehold/internal/writer"
+	"github.com/freehold-go/freehold/journal"
+	"github.com/freehold-go/freehold/sqldb"
+)
+
+// maxRuns is how often a closure runs at most, if PostgreSQL ends its transaction
+// for a deadlock or a lost race.
+const maxRuns = 20
+
+// Update runs fn in a transaction of its own; see freehold.DB.
+func (db *DB) Update(ctx context.Context, fn func(ctx context.Context, tx sqldb.Tx) error) (freehold.Token, error) {
+	leave, err := db.enter()
+	if err != nil {
+		return freehold.Token{}, err
+	}
+	defer leave()
+	seqs, err := db.update(ctx, fn)
+	switch {
+	case err != nil:
+		return freehold.Token{}, err
+	case len(seqs) > 0:
+		return db.seq.token(seqs[len(seqs)-1])
+	}
+	return db.tokenWithoutEvents()
+}
+
+// Do is Update for those who need no token: it does not wait until the events have
+// their positions.
+func (db *DB) Do(ctx context.Context, fn func(ctx context.Context, tx sqldb.Tx) error) error {
+	leave, err := db.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	seqs, err := db.update(ctx, fn)
+	if len(seqs) > 0 {
+		db.seq.wake()
+	}
+	return err
+}
+
+// update runs fn, again if PostgreSQL ends its transaction for a lost race, and
+// returns the numbers that its events drew.
+func (db *DB) update(ctx context.Context, fn func(ctx context.Context, tx sqldb.Tx) error) ([]int64, error) {
+	if writer.Nested(ctx) {
+		return nil, freehold.ErrNested
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	waiting := ctx // the caller may go only while nothing has been started
+	for run := 1; ; run++ {
+		seqs, err := db.run(waiting, ctx, fn)
+		if lost := (*lostCommit)(nil); errors.As(err, &lost) {
+			seqs, err = db.settle(lost)
+		}
+		if err == nil || run == maxRuns || !lostRace(err) {
+			return seqs, unavailable(err)
+		}
+		waiting = context.WithoutCancel(ctx)
+		time.Sleep(rand.N(time.Duration(run) * time.Millisecond))
+	}
+}
+
+// lostRace reports whether PostgreSQL ended a transaction that may succeed when it
+// is run again.
+func lostRace(err error) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return false
+	}
+	switch pg.Code {
+	case "40001", "40P01": // serialization_failure, deadlock_detected
+		return true
+	case "23505": // unique_violation
+		return pg.SchemaName == "freehold" && pg.TableName == "event"
+	}
+	return false
+}
+
+// run runs the closure once and commits. It returns the numbers that its events
+// drew. Its connection is free again when it returns.
+func (db *DB) run(waiting, ctx context.Context, fn func(ctx context.Context, tx sqldb.Tx) error) (seqs []int64, err error) {
+	conn, err := db.sql.Conn(waiting)
+	if err != nil {
+		return nil, db.unreached(waiting, err)
+	}
+	defer conn.Close()
+	tx, err := db.begin(waiting, conn)
+	if err != nil {
+		db.discard(conn)
+		return nil, db.unreached(waiting, err)
+	}
+	inner, cancelInner := writer.Within(ctx)
+	tooLong, endStatements := db.limit(tx, cancelInner)
+	committed := false
+	defer func() {
+		tooLong() // for a closure that did not return
+		tx.end()
+		endStatements() // the connection is not given back before rows are closed
+		if !committed {
+			db.rollback(conn)
+		}
+	}()
+	err = fn(inner, tx)
+	if tooLong() {
+		return nil, freehold.ErrTooLong
+	}
+	if err != nil {
+		return nil, err
+	}
+	tx.end()
+	seqs, err = db.commit(tx)
+	committed = err == nil
+	return seqs, err
+}
+
+// begin begins the transaction of an Update.
+func (db *DB) begin(ctx context.Context, conn *sql.Conn) (*transaction, error) {
+	tx := &transaction{db: db, conn: conn, writer: true, id: journal.NewID(), now: journal.Now(), mark: db.head.get(),
+		appended: nothingAppended(), read: map[freehold.StreamID][]freehold.Recorded{},
+		kept: map[keptKey]keptValue{}, held: map[string]bool{}}
+	return tx, native(conn, func(c *pgx.Conn) error {
+		b := &pgx.Batch{}
+		db.queueBegin(b)
+		b.Queue(`SELECT pg_current_xact_id()::text`).QueryRow(func(row pgx.Row) error { return row.Scan(&tx.xid) })
+		tx.pid = c.PgConn().PID()
+		return c.SendBatch(ctx, b).Close()
+	})
+}
+
+// limit gives the closure's statements a context, and ends it, the closure's own
+// and the handle when time is up. tooLong ends the limit and reports whether it had
+// been reached. Either the limit or the end of the closure comes first, and what comes
+// second does not begin before the first is done: the connection is given back, or
+// used for the commit, by whoever has it alone. (A connection that is given back while
+// it is being closed makes database/sql panic.)
+func (db *DB) limit(tx *transaction, cancelInner func(error)) (tooLong func() bool, endStatements func()) {
+	tx.ctx, endStatements = context.WithCancel(context.Background())
+	begun := time.Now()
+	warn := time.AfterFunc(db.opts.Warn, func() {
+		db.opts.Log.Warn("transaction is slow", "for", time.Since(begun), "cancelled_at", db.opts.Cancel)
+	})
+	ended := make(chan struct{})
+	limit := time.AfterFunc(db.opts.Cancel, func() {
+		defer close(ended)
+		endStatements()
+		tx.end()
+		cancelInner(freehold.ErrTooLong)
+		if db.opts.hooks.limited != nil {
+			db.opts.hooks.limited()
+		}
+		db.discard(tx.conn) // lets others have what it has locked
+	})
+	return sync.OnceValue(func() bool {
+		warn.Stop()
+		if limit.Stop() {
+			return false
+		}
+		<-ended
+		return true
+	}), endStatements
+}
+
+func (db *DB) rollback(conn *sql.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	err := native(conn, func(c *pgx.Conn) error {
+		if c.IsClosed() || c.PgConn().TxStatus() == 'I' {
+			return nil
+		}
+		_, err := c.Exec(ctx, `ROLLBACK`)
+		return err
+	})
+	if err != nil {
+		db.discard(conn)
+	}
+}
+
+// commit inserts the events of a closure and commits.
+func (db *DB) commit(tx *transaction) (seqs []int64, err error) {
+	err = native(tx.conn, func(c *pgx.Conn) error {
+		if c.PgConn().IsBusy() {
+			return errRows
+		}
+		if status := c.PgConn().TxStatus(); status != 'T' {
+			return errStatement
+		}
+		var streams []freehold.StreamID
+		for s := range tx.written {
+			streams = append(streams, s)
+		}
+		seqs, err = db.finish(c, streams, tx.versions, tx.events, tx.kept)
+		if err != nil && !definite(err) {
+			err = &lostCommit{tx.xid, tx.pid, err}
+		}
+		return err
+	})
+	return seqs, err
+}
+
+// lostCommit is the error of a commit whose answer was lost with the connection.
+type lostCommit struct {
+	xid string
+	pid uint32 // of the server's process that may still work on it
+	err error
+}
+
+func (l *lostCommit) Error() string { return "connection lost: " + l.err.Error() }
+func (l *lostCommit) Unwrap() error { return l.err }
+
+// finish is the end of every writing transaction: what followers keep, versions, events,
+// COMMIT, in one round trip. It returns the numbers that the events drew.
+func (db *DB) finish(c *pgx.Conn, streams []freehold.StreamID, versions map[freehold.StreamID]freehold.Version, events []freehold.Recorded, kept map[keptKey]keptValue) (seqs []int64, err error) {
+	b := &pgx.Batch{}
+	queueKept(b, kept)
+	if len(events) > 0 {
+		queueVersions(b, streams, versions)
+		queueEvents(b, events, &seqs)
+	}
+	fail := db.failCommits.Add(-1) >= 0
+	if fail {
+		b.Queue(`ROLLBACK`)
+	} else {
+		b.Queue(`COMMIT`)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	err = c.SendBatch(ctx, b).Close()
+	if err == nil && fail && !mutant.AckBeforeCommit {
+		err = errCommit
+	}
+	return seqs, err
+}
+
+// definite reports whether an error says that the transaction was not committed.
+// Any other may have come instead of the answer to a COMMIT.
+func definite(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.SeverityUnlocalized == "ERROR" || errors.Is(err, errCommit) || errors.Is(err, errStatement) || errors.Is(err, errRows)
+}
+
+// errStatement is returned for a closure that hides the error of a statement.
+var errStatement = errors.New("postgres: a statement of the closure failed, so that nothing was written, and the closure returned nil: return the statement's error")
+
+// errRows is returned for a closure that leaves rows open.
+var errRows = errors.New("postgres: the closure returned while rows of a query were open, so that nothing was written: close rows before the closure returns")
+
+// patience is for how long the outcome of a commit is looked for.
+const patience = 10 * time.Second
+
+// settle finds out what became of a transaction whose connection was lost during
+// its commit. The process that may still work on it is ended first. It needs a
+// connection, so its caller must not hold one.
+func (db *DB) settle(lost *lostCommit) (seqs []int64, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for pause := time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
+		var status *string
+		err := db.pool.QueryRow(ctx, `SELECT pg_xact_status($1::text::xid8)`, lost.xid).Scan(&status)
+		switch {
+		case err != nil || status == nil:
+		case *status == "committed":
+			err := db.pool.QueryRow(ctx, `SELECT array(SELECT seq FROM freehold.event WHERE xid = $1::text::xid8 ORDER BY seq)`, lost.xid).Scan(&seqs)
+			if err == nil {
+				return seqs, nil
+			}
+		case *status == "aborted":
+			return nil, fmt.Errorf("postgres: %s: nothing was written: %w", db.name, lost)
+		default:
+			_, _ = db.pool.Exec(ctx, `SELECT pg_terminate_backend($1)`, int32(lost.pid)) // what it has done decides
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("postgres: %s: %w (%w)", db.name, freehold.ErrUnknown, lost)
+		}
+	}
+}

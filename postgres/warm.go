@@ -1,0 +1,150 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/follow"
+)
+
+// Warm takes locks and fetches what a batch will use, in one round trip. Locks are
+// taken in the order of their names, advisory ones before those of streams, so that
+// two batches that hint at all they lock do not wait for each other in a circle.
+func (tx *transaction) Warm(_ context.Context, h follow.Hints) error {
+	end, err := tx.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	if !tx.writer {
+		return nil
+	}
+	b := &pgx.Batch{}
+	if locks := tx.unheld(h.Locks); len(locks) > 0 {
+		b.Queue(lockQuery, locks)
+	}
+	streams := slices.DeleteFunc(unique(h.Streams), func(s freehold.StreamID) bool {
+		_, locked := tx.versions[s]
+		return locked || s.Validate() != nil
+	})
+	var versions map[freehold.StreamID]freehold.Version
+	if len(streams) > 0 {
+		versions = queueLocks(b, streams, false)
+		names := make([]string, len(streams))
+		for i, s := range streams {
+			names[i] = string(s)
+		}
+		b.Queue(streamsQuery, names).Query(func(rows pgx.Rows) error {
+			rs, err := tx.db.scan(rows)
+			if err != nil {
+				return err
+			}
+			for _, s := range streams {
+				tx.read[s] = nil
+			}
+			for i := range rs {
+				tx.read[rs[i].Stream] = append(tx.read[rs[i].Stream], rs[i])
+			}
+			return nil
+		})
+	}
+	for space, keys := range h.Kept {
+		keys = slices.DeleteFunc(unique(keys), func(key string) bool {
+			_, known := tx.kept[keptKey{space, key}]
+			return known
+		})
+		if len(keys) == 0 {
+			continue
+		}
+		b.Queue(`SELECT key, value FROM freehold.keep WHERE space = $1 AND key = ANY($2::text[])`, space, keys).Query(func(rows pgx.Rows) error {
+			defer rows.Close()
+			for _, key := range keys {
+				tx.kept[keptKey{space, key}] = keptValue{}
+			}
+			for rows.Next() {
+				v := keptValue{found: true}
+				var key string
+				if err := rows.Scan(&key, &v.value); err != nil {
+					return err
+				}
+				tx.kept[keptKey{space, key}] = v
+			}
+			return rows.Err()
+		})
+	}
+	if b.Len() == 0 {
+		return nil
+	}
+	if err := native(tx.conn, func(c *pgx.Conn) error { return c.SendBatch(tx.ctx, b).Close() }); err != nil {
+		return fmt.Errorf("fetch what a batch will use: %w", err)
+	}
+	for s, v := range versions {
+		tx.versions[s] = v
+	}
+	return nil
+}
+
+const lockQuery = `SELECT pg_advisory_xact_lock(hashtextextended(k, 0)) FROM unnest($1::text[]) WITH ORDINALITY AS u(k, n) ORDER BY n`
+
+// streamsQuery reads whole streams.
+const streamsQuery = `SELECT ` + eventColumns + `
+	FROM unnest($1::text[]) AS u (name),
+		LATERAL (SELECT * FROM freehold.event WHERE stream = u.name ORDER BY version LIMIT 1000000000) e ` + stampOf + `
+	ORDER BY e.stream, e.version`
+
+// unheld returns the keys whose locks the transaction does not hold, sorted, and
+// takes note that it does.
+func (tx *transaction) unheld(keys []string) []string {
+	var locks []string
+	for _, key := range unique(keys) {
+		if !tx.held[key] {
+			tx.held[key] = true
+			locks = append(locks, key)
+		}
+	}
+	return locks
+}
+
+// unique returns a sorted copy without repetitions.
+func unique[S ~string](all []S) []S {
+	all = slices.Clone(all)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+type keptKey struct{ space, key string }
+
+// keptValue is what is known of a value that followers keep; changed ones are stored
+// at the end of the transaction.
+type keptValue struct {
+	value   []byte
+	found   bool
+	changed bool
+}
+
+// queueKept stores what has changed of the values that followers keep.
+func queueKept(b *pgx.Batch, kept map[keptKey]keptValue) {
+	var spaces, keys, goneSpaces, goneKeys []string
+	var values [][]byte
+	for k, v := range kept {
+		switch {
+		case !v.changed:
+		case v.found:
+			spaces, keys, values = append(spaces, k.space), append(keys, k.key), append(values, v.value)
+		default:
+			goneSpaces, goneKeys = append(goneSpaces, k.space), append(goneKeys, k.key)
+		}
+	}
+	if len(keys) > 0 {
+		b.Queue(`INSERT INTO freehold.keep (space, key, value)
+			SELECT space, key, value FROM unnest($1::text[], $2::text[], $3::bytea[]) AS k(space, key, value) ORDER BY space COLLATE "C", key COLLATE "C"
+			ON CONFLICT (space, key) DO UPDATE SET value = excluded.value`, spaces, keys, values)
+	}
+	if len(goneKeys) > 0 {
+		b.Queue(`DELETE FROM freehold.keep k USING unnest($1::text[], $2::text[]) AS g(space, key) WHERE k.space = g.space AND k.key = g.key`, goneSpaces, goneKeys)
+	}
+}
