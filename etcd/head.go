@@ -1,0 +1,161 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/freehold-go/freehold"
+)
+
+// stale is for how long a snapshot is taken for the head without being asked for:
+// members forget old revisions.
+const stale = time.Second
+
+// readHead asks the members for the head.
+func (db *DB) readHead(ctx context.Context) (head, error) {
+	resp, err := db.client.Get(ctx, db.key(kindHead))
+	if err != nil {
+		return head{}, err
+	}
+	if len(resp.Kvs) == 0 {
+		return head{}, fmt.Errorf("the journal has no head: the prefix was deleted while it was in use: restore the cluster from a snapshot")
+	}
+	h, err := db.decodeHead(resp.Kvs[0].Value)
+	h.modified, h.at = resp.Kvs[0].ModRevision, resp.Header.Revision
+	return h, err
+}
+
+// publish makes a head known to readers. One that stands before the one they know
+// is taken only if the cluster went back.
+func (db *DB) publish(h head, back bool) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.closed || !back && h.modified < db.durable.modified {
+		return
+	}
+	db.checked = time.Now()
+	moved := h.mark != db.durable.mark
+	db.durable = h
+	if moved {
+		close(db.news)
+		db.news = make(chan struct{})
+	}
+}
+
+// known returns the head as readers know it, and what is closed when it moves.
+func (db *DB) known() (h head, news <-chan struct{}, checked time.Time, err error) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.closed {
+		return h, nil, checked, fmt.Errorf("etcd: %s: %w", db.name, freehold.ErrClosed)
+	}
+	return db.durable, db.news, db.checked, nil
+}
+
+// fresh returns the head, asking for it if that is long ago.
+func (db *DB) fresh(ctx context.Context) (head, error) {
+	h, _, checked, err := db.known()
+	if err != nil || time.Since(checked) < stale {
+		return h, err
+	}
+	return db.refresh(ctx)
+}
+
+// refresh asks for the head.
+func (db *DB) refresh(ctx context.Context) (head, error) {
+	asking, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	h, err := db.readHead(asking)
+	if err != nil {
+		if ctx.Err() != nil {
+			return h, ctx.Err()
+		}
+		return h, db.wrap(err)
+	}
+	was, _, _, err := db.known()
+	if err != nil {
+		return h, err
+	}
+	db.publish(h, db.wentBack(was, h))
+	return h, nil
+}
+
+// wentBack reports whether the cluster stands before what was seen of it: it was
+// restored from a snapshot.
+func (db *DB) wentBack(was, now head) bool {
+	return now.at < was.at || now.mark.Position < was.mark.Position ||
+		now.mark.Position == was.mark.Position && now.mark.Chain != was.mark.Chain
+}
+
+// watch learns of other processes' commits. Beneath it the head is asked for now
+// and then, for a watch on a cluster that went back hears nothing.
+func (db *DB) watch(ctx context.Context) {
+	defer close(db.watched)
+	ticker := time.NewTicker(stale)
+	defer ticker.Stop()
+	tick := 0
+	for ctx.Err() == nil {
+		h, _, _, err := db.known()
+		if err != nil {
+			return
+		}
+		watching, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+		changes := db.client.Watch(watching, db.key(kindHead), clientv3.WithRev(h.modified+1))
+		for open := true; open; {
+			select {
+			case resp, ok := <-changes:
+				if open = ok && resp.Err() == nil; !open {
+					break
+				}
+				if n := len(resp.Events); n > 0 && resp.Events[n-1].Type == clientv3.EventTypePut {
+					last := resp.Events[n-1].Kv
+					if h, err := db.decodeHead(last.Value); err == nil {
+						h.modified, h.at = last.ModRevision, last.ModRevision
+						db.publish(h, false)
+					}
+				}
+			case <-ticker.C:
+				if tick++; tick%10 == 0 || db.Size().near() { // also while commits tell the head
+					if err := db.measure(ctx); err != nil && ctx.Err() == nil {
+						db.opts.Log.Debug("etcd: sizes not known", "journal", db.name, "error", err)
+					}
+				}
+				was, _, checked, err := db.known()
+				if err != nil || time.Since(checked) < stale {
+					continue
+				}
+				now, err := db.refresh(ctx)
+				open = err == nil && !db.wentBack(was, now)
+			case <-ctx.Done():
+				open = false
+			}
+		}
+		cancel()
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// wait returns when the head is beyond a position.
+func (db *DB) wait(ctx context.Context, after freehold.Position) error {
+	for {
+		h, news, _, err := db.known()
+		if err != nil || h.mark.Position > after {
+			return err
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// errMoved says that the head is another one than the writer had computed from.
+var errMoved = errors.New("etcd: another process has committed")
