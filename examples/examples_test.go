@@ -11,21 +11,31 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/freehold-go/freehold/internal/testdb"
 )
 
 // links is what each example may link of the heavy modules.
 var links = map[string][]string{
-	"eventsourcing": nil,
+	"eventsourcing": {"SQLite"},
 	"exactlyonce":   {"NATS"},
-	"outbox":        nil,
+	"outbox":        {"SQLite"},
+	"join":          {"PostgreSQL"},
+	"postgres":      {"PostgreSQL"},
 	"saga":          nil,
 }
 
 // heavy are packages whose code a program should carry only if it uses them.
 var heavy = map[string]string{
-	"NATS":   "github.com/nats-io/",
-	"Pebble": "github.com/cockroachdb/pebble",
+	"NATS":       "github.com/nats-io/",
+	"Pebble":     "github.com/cockroachdb/pebble",
+	"SQLite":     "modernc.org/sqlite",
+	"PostgreSQL": "github.com/jackc/pgx/",
+	"etcd":       "go.etcd.io/",
+	"Redis":      "github.com/redis/",
 }
+
+func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
 
 func TestExamplesPrintWhatTheyShould(t *testing.T) {
 	t.Parallel()
@@ -44,6 +54,9 @@ func TestExamplesPrintWhatTheyShould(t *testing.T) {
 			run := exec.CommandContext(t.Context(), filepath.Join(bin, name))
 			run.Dir, run.Stdout, run.Stderr = t.TempDir(), &stdout, &stderr
 			run.Env = append(os.Environ(), "TMPDIR="+run.Dir)
+			if name == "postgres" || name == "join" {
+				run.Env = append(run.Env, "DATABASE_URL="+testdb.Postgres(t))
+			}
 			if err := run.Run(); err != nil {
 				t.Errorf("%v\n%s", err, stderr.String())
 			}

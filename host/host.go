@@ -9,7 +9,9 @@
 // # Ordering
 //
 // At the end the listener closes first, requests under way are finished, then
-// followers finish their batch, then what is owned is closed, the last first.
+// followers finish their batch, then what is owned is closed, the last first. At the
+// start those who follow the journal are asked whether it went back in time, before
+// anything is written.
 //
 // # Failure
 //
@@ -24,6 +26,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"slices"
@@ -53,6 +56,13 @@ type Options struct {
 	Listener net.Listener
 	// Token guards the operator's endpoints. Empty closes them.
 	Token string
+	// Lease decides which of several instances of the service runs what GoSingle was
+	// given. nil is for a service of one instance.
+	Lease Lease
+	// Consumers are the base URLs of the services that follow this one, each with commas
+	// between those of several instances. They are asked with Token, before the first
+	// command of each start, whether they have seen events that the journal does not have.
+	Consumers []string
 	// Audit says which durability the service's databases have, a line for each.
 	Audit []string
 	// Log is where the host writes. nil is slog.Default().
@@ -68,10 +78,12 @@ type Host struct {
 	listener net.Listener
 	mux      *http.ServeMux
 	metrics  *metrics
+	guard    *guard
 	owned    []io.Closer
 	runners  []*running
 
 	active   atomic.Int64  // requests under way
+	leads    atomic.Bool   // this instance holds the lease
 	stopping chan struct{} // closed when the host begins to stop
 
 	mu     sync.Mutex
@@ -81,6 +93,7 @@ type Host struct {
 type running struct {
 	name string
 	Runner
+	single bool // on one instance at a time
 }
 
 // follower is a runner that follows sources.
@@ -110,12 +123,15 @@ func New(name string, j *journal.Journal, o *Options) (*Host, error) {
 		}
 	}
 	h.metrics = newMetrics(h)
+	h.guard = newGuard(h)
 	h.mux.Handle("GET /healthz", http.HandlerFunc(h.healthz))
 	h.mux.Handle("GET /readyz", http.HandlerFunc(h.readyz))
 	h.mux.Handle("GET /metrics", h.metrics.handler())
-	feed := h.guarded(h.untilStop(outbox.Feed(j)))
+	feed := h.guarded(h.guard.readers(h.untilStop(outbox.Feed(j))))
 	h.mux.Handle("GET /feed", feed)
 	h.mux.Handle("GET /feed/incarnations", feed)
+	h.mux.Handle("GET /feed/forks", feed)
+	h.mux.Handle("/feed/consumers", feed)
 	h.operatorEndpoints()
 	return h, nil
 }
@@ -149,11 +165,14 @@ func (h *Host) Journal() *journal.Journal { return h.journal }
 func (h *Host) Own(closers ...io.Closer) { h.owned = append(h.owned, closers...) }
 
 // Go runs r while the host runs.
-func (h *Host) Go(name string, r Runner) { h.runners = append(h.runners, &running{name, r}) }
+func (h *Host) Go(name string, r Runner) {
+	h.runners = append(h.runners, &running{name: name, Runner: r})
+}
 
-// Handle serves a pattern of net/http.
+// Handle serves a pattern of net/http. Requests that may change something, which are
+// all but GET, HEAD and OPTIONS, are refused while a fork of the journal is open.
 func (h *Host) Handle(pattern string, handler http.Handler) {
-	h.mux.Handle(pattern, h.metrics.timed(handler))
+	h.mux.Handle(pattern, h.metrics.timed(h.guard.commands(handler)))
 }
 
 // Gauge shows a number on /metrics, read when it is asked for. The name is new and
@@ -183,11 +202,22 @@ func (h *Host) Run(ctx context.Context) error {
 	requests, endRequests := context.WithCancel(run)
 	server.BaseContext = func(net.Listener) context.Context { return requests }
 	served := make(chan error, 1)
+	h.guard.arm()
 	go func() { served <- server.Serve(h.listener) }()
 	var all sync.WaitGroup
+	all.Go(func() { h.guard.run(run) })
+	all.Go(func() {
+		// A database that can no longer be used says so to those who wait for news.
+		if err := h.journal.Wait(run, freehold.Mark{Position: math.MaxInt64}); errors.Is(err, freehold.ErrLatched) {
+			stop(err)
+		}
+	})
 	for _, r := range h.runners {
-		all.Go(func() { h.keep(run, r, stop) })
+		if !r.single {
+			all.Go(func() { h.keep(run, r, stop) })
+		}
 	}
+	all.Go(func() { h.lead(run, stop) })
 	select {
 	case <-ctx.Done():
 	case <-run.Done():
@@ -262,6 +292,11 @@ func (h *Host) untilStop(next http.Handler) http.Handler {
 
 // keep runs r again and again until run ends.
 func (h *Host) keep(run context.Context, r *running, stop context.CancelCauseFunc) {
+	select {
+	case <-h.guard.first: // what followers write is written behind the questions, too
+	case <-run.Done():
+		return
+	}
 	pause := 100 * time.Millisecond
 	for {
 		begun := time.Now()

@@ -17,7 +17,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.HistogramVec
 
-	head, lag, seconds, parked, stalled *prometheus.Desc
+	first, head, lag, seconds, parked, stalled *prometheus.Desc
 }
 
 func newMetrics(h *Host) *metrics {
@@ -27,6 +27,7 @@ func newMetrics(h *Host) *metrics {
 		host: h, registry: prometheus.NewRegistry(),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "freehold_http_seconds", Help: "Time to answer a request.", ConstLabels: service,
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30}}, []string{"method", "code"}),
+		first:   prometheus.NewDesc("freehold_journal_first", "Position before the first event that is still in the journal.", nil, service),
 		head:    prometheus.NewDesc("freehold_journal_head", "Durable head of the journal.", nil, service),
 		lag:     prometheus.NewDesc("freehold_follower_lag_events", "Events behind the source's head.", labels, service),
 		seconds: prometheus.NewDesc("freehold_follower_lag_seconds", "Seconds since a follower that is behind last moved.", labels, service),
@@ -47,7 +48,7 @@ func (m *metrics) handler() http.Handler {
 
 // Describe is part of prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.head, m.lag, m.seconds, m.parked, m.stalled} {
+	for _, d := range []*prometheus.Desc{m.first, m.head, m.lag, m.seconds, m.parked, m.stalled} {
 		ch <- d
 	}
 }
@@ -59,7 +60,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	if _, head, err := m.host.journal.Bounds(ctx); err == nil {
+	if first, head, err := m.host.journal.Bounds(ctx); err == nil {
+		gauge(m.first, float64(first.Position))
 		gauge(m.head, float64(head.Position))
 	}
 	for _, st := range m.host.statuses(ctx) {

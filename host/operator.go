@@ -56,6 +56,11 @@ func readToken(path string) (string, error) {
 	return "", fmt.Errorf("host: %s holds no token: delete it, a new one is made at the next start", path)
 }
 
+// HandleOperator serves a pattern of net/http to those who have the operator's token.
+func (h *Host) HandleOperator(pattern string, handler http.Handler) {
+	h.mux.Handle(pattern, h.guarded(handler))
+}
+
 // guarded lets only requests with the token through.
 func (h *Host) guarded(next http.Handler) http.Handler {
 	want := []byte("Bearer " + h.opts.Token)
@@ -92,7 +97,10 @@ func (h *Host) operatorEndpoints() {
 	handle("GET /operator/audit", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, h.opts.Audit) })
 	handle("GET /operator/parked", h.listParked)
 	handle("POST /operator/parked/{action}", h.actOnParked)
-	handle("POST /operator/adopt", h.adopt)
+	handle("GET /operator/marks", h.listMarks)
+	handle("GET /operator/forks", h.listForks)
+	handle("POST /operator/adopt", func(w http.ResponseWriter, r *http.Request) { h.decide(w, r, follow.Adopted) })
+	handle("POST /operator/keep", func(w http.ResponseWriter, r *http.Request) { h.decide(w, r, follow.Kept) })
 	handle("GET /operator/streams", h.listStreams)
 	handle("GET /operator/streams/{stream}", h.readStream)
 	handle("GET /operator/verify", func(w http.ResponseWriter, r *http.Request) {
@@ -109,8 +117,10 @@ func (h *Host) statuses(ctx context.Context) []follow.Status {
 	all := []follow.Status{}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	for _, f := range h.followers() {
-		all = append(all, f.Status(ctx)...)
+	for _, r := range h.runners {
+		if f, ok := r.Runner.(follower); ok {
+			all = append(all, h.seen(r, f.Status(ctx))...)
+		}
 	}
 	return all
 }
@@ -153,20 +163,6 @@ func (h *Host) actOnParked(w http.ResponseWriter, r *http.Request) {
 	default:
 		answer(w, http.StatusOK, map[string]string{"released": key})
 	}
-}
-
-func (h *Host) adopt(w http.ResponseWriter, r *http.Request) {
-	f, err := h.follower(r)
-	if err != nil {
-		refuse(w, http.StatusNotFound, err)
-		return
-	}
-	at, err := f.Adopt(r.Context(), freehold.Source(r.FormValue("source")))
-	if err != nil {
-		refuse(w, http.StatusConflict, err)
-		return
-	}
-	answer(w, http.StatusOK, at)
 }
 
 func (h *Host) follower(r *http.Request) (follower, error) {
@@ -221,6 +217,9 @@ func (h *Host) readyz(w http.ResponseWriter, r *http.Request) {
 		problems = append(problems, name+": "+err.Error())
 	}
 	h.mu.Unlock()
+	if stop := h.guard.stopped(); stop != nil {
+		problems = append(problems, stop.detail(h.journal.Name(), h.URL()))
+	}
 	for _, st := range h.statuses(r.Context()) {
 		if st.Stalled || st.State == follow.Diverged || st.State == follow.Failed {
 			problems = append(problems, fmt.Sprintf("%s follows %s: %s, %d behind: %s", st.Follower, st.Source, st.State, st.Lag, st.Error))

@@ -37,9 +37,14 @@ func Example() {
 		fmt.Println("sending to", e.To)
 		return "receipt for " + e.To, nil
 	}
-	sent := func(ctx context.Context, tx kv.Tx, _ MailRequested, r freehold.Recorded, receipt string) error {
-		_, err := tx.Append(ctx, r.Stream, freehold.Exists, MailSent{receipt})
-		return err
+	sent := func(ctx context.Context, tx kv.Tx, done []intent.Done[MailRequested, string]) error {
+		for _, d := range done {
+			ctx := freehold.WithMeta(ctx, d.Recorded.Caused())
+			if _, err := tx.Append(ctx, d.Recorded.Stream, freehold.Exists, MailSent{d.Outcome}); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	mails, err := intent.New("mails", db, db.Journal(), nil, send, sent)
 	if err != nil {

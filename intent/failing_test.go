@@ -178,7 +178,7 @@ func TestUnreadableIntentHoldsUpItsOwnStreamOnly(t *testing.T) {
 		var source follow.Source = otherTypes{s.db.Journal(), types}
 		c, err := intent.New("asker", s.db, source, &intent.Options{Log: slog.New(slog.DiscardHandler)},
 			func(context.Context, string, otherForm, int) (int, error) { return 1, nil },
-			func(context.Context, kv.Tx, otherForm, freehold.Recorded, int) error { return nil })
+			func(context.Context, kv.Tx, []intent.Done[otherForm, int]) error { return nil })
 		if err != nil {
 			t.Fatal(err)
 		}

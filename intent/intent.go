@@ -24,6 +24,8 @@ type Options struct {
 	Open int
 	// Key derives the key of the calls for an event. nil is "source/event id".
 	Key func(freehold.Recorded) string
+	// Warm tells what recording the outcomes of these intents will use. nil tells nothing.
+	Warm func(rs []freehold.Recorded) follow.Hints
 	// Pause is the first pause after a failed attempt; it doubles up to MaxPause. 0 is
 	// 50 ms and 10 s.
 	Pause, MaxPause time.Duration
@@ -41,7 +43,7 @@ type Caller[T freehold.Tx, E freehold.Event, O any] struct {
 	own    follow.Source
 	opts   Options
 	call   func(ctx context.Context, key string, e E, attempt int) (O, error)
-	record func(ctx context.Context, tx T, e E, r freehold.Recorded, o O) error
+	record func(ctx context.Context, tx T, done []Done[E, O]) error
 
 	slots chan struct{} // calls that run
 	room  chan struct{} // intents that are open
@@ -59,6 +61,13 @@ type Caller[T freehold.Tx, E freehold.Event, O any] struct {
 	moved   time.Time
 }
 
+// Done is an intent whose call has a definite outcome.
+type Done[E freehold.Event, O any] struct {
+	Event    E
+	Recorded freehold.Recorded // the intent, as the journal has it
+	Outcome  O
+}
+
 // task is an open intent.
 type task[E, O any] struct {
 	r       freehold.Recorded
@@ -72,12 +81,14 @@ type task[E, O any] struct {
 
 // New returns the caller name for the events E of the service's own journal. call
 // is made outside transactions and returns the definite outcome, or an error if
-// it does not know; record stores an outcome. Attempts count from 0. An intent that
+// it does not know. record stores the outcomes that are there, one or several, in one
+// transaction; if it fails with several, each is recorded alone. The conversation of
+// each is carried on by freehold.WithMeta(ctx, d.Recorded.Caused()). Attempts count from 0. An intent that
 // the caller finds at its start begins at 1: an earlier run may have made the
 // call, so that what became of it is to be asked first.
 func New[T freehold.Tx, E freehold.Event, O any](name string, db follow.DB[T], own follow.Source, o *Options,
 	call func(ctx context.Context, key string, e E, attempt int) (O, error),
-	record func(ctx context.Context, tx T, e E, r freehold.Recorded, o O) error) (*Caller[T, E, O], error) {
+	record func(ctx context.Context, tx T, done []Done[E, O]) error) (*Caller[T, E, O], error) {
 	var zero E
 	if !own.Types().Knows(zero.EventType()) {
 		return nil, fmt.Errorf("intent %s: the journal's catalog does not have %s", name, zero.EventType())
@@ -134,6 +145,12 @@ func (c *Caller[T, E, O]) Run(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", c.name, recordErr)
 	}
 	return err
+}
+
+// Stand does nothing: where the caller is, is its own affair.
+func (c *Caller[T, E, O]) Stand(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
 }
 
 // sink takes events from the follower and starts their calls.

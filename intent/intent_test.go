@@ -186,7 +186,17 @@ func (s *service) note(n int) {
 	}
 }
 
-type recorder = func(context.Context, kv.Tx, Asked, freehold.Recorded, int) error
+type recorder func(context.Context, kv.Tx, Asked, freehold.Recorded, int) error
+
+// all records outcomes one after the other.
+func (rec recorder) all(ctx context.Context, tx kv.Tx, done []intent.Done[Asked, int]) error {
+	for _, d := range done {
+		if err := rec(freehold.WithMeta(ctx, d.Recorded.Caused()), tx, d.Event, d.Recorded, d.Outcome); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // run starts a caller; stop ends it and returns what it returned.
 func (s *service) run(o *intent.Options, rec recorder) (c *caller, stop func() error) {
@@ -195,7 +205,7 @@ func (s *service) run(o *intent.Options, rec recorder) (c *caller, stop func() e
 		o = &intent.Options{}
 	}
 	o.Log = slog.New(slog.DiscardHandler)
-	c, err := intent.New("asker", s.db, s.db.Journal(), o, s.call, rec)
+	c, err := intent.New("asker", s.db, s.db.Journal(), o, s.call, rec.all)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -455,7 +465,7 @@ func TestSecondCallerIsFenced(t *testing.T) {
 // An operator, or the host, starts a caller again that has ended.
 func TestCallerRunsAgain(t *testing.T) {
 	inTime(t, func(t *testing.T, s *service) {
-		c, err := intent.New("asker", s.db, s.db.Journal(), nil, s.call, record)
+		c, err := intent.New("asker", s.db, s.db.Journal(), nil, s.call, recorder(record).all)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -498,7 +508,7 @@ func TestUnknownTypeIsRefused(t *testing.T) {
 	s := setup(t)
 	_, err := intent.New("asker", s.db, s.db.Journal(), nil,
 		func(context.Context, string, unknown, int) (int, error) { return 0, nil },
-		func(context.Context, kv.Tx, unknown, freehold.Recorded, int) error { return nil })
+		func(context.Context, kv.Tx, []intent.Done[unknown, int]) error { return nil })
 	if err == nil {
 		t.Error("accepted")
 	}

@@ -113,17 +113,16 @@ func (c *Caller[T, E, O]) recordTogether(ctx context.Context, due []*task[E, O])
 	}
 	var failed error
 	fault.Point("intent.record.before")
-	_, err = c.db.Update(context.WithoutCancel(ctx), func(ctx context.Context, tx T) error {
+	err = follow.Do(context.WithoutCancel(ctx), c.db, func(ctx context.Context, tx T) error {
 		failed = nil
 		if err := c.move(ctx, c.db.Keeper(tx), from, to); err != nil {
 			return err
 		}
-		for _, t := range due {
-			if failed = c.recordOnce(ctx, tx, t); failed != nil {
-				return failed
-			}
+		if err := c.warm(ctx, tx, due); err != nil {
+			return err
 		}
-		return nil
+		failed = c.recordDue(ctx, tx, due)
+		return failed
 	})
 	fault.Point("intent.record.after")
 	if errors.Is(err, freehold.ErrUnknown) {
@@ -148,6 +147,20 @@ func (c *Caller[T, E, O]) recordTogether(ctx context.Context, due []*task[E, O])
 	return nil
 }
 
+// warm tells the engine what is going to be used.
+func (c *Caller[T, E, O]) warm(ctx context.Context, tx T, due []*task[E, O]) error {
+	if c.opts.Warm == nil || len(due) == 0 {
+		return nil
+	}
+	return follow.Warm(ctx, tx, func() follow.Hints {
+		rs := make([]freehold.Recorded, len(due))
+		for i, t := range due {
+			rs[i] = t.r
+		}
+		return c.opts.Warm(rs)
+	})
+}
+
 // next lets the stream's next call go. It is called with mu held.
 func (c *Caller[T, E, O]) next(ctx context.Context, t *task[E, O]) {
 	behind := c.waiting[t.r.Stream]
@@ -159,15 +172,22 @@ func (c *Caller[T, E, O]) next(ctx context.Context, t *task[E, O]) {
 	c.start(ctx, behind[0])
 }
 
-// recordOnce calls the record function. What it panics with is its error.
-func (c *Caller[T, E, O]) recordOnce(ctx context.Context, tx T, t *task[E, O]) (err error) {
+// recordDue calls the record function. What it panics with is its error.
+func (c *Caller[T, E, O]) recordDue(ctx context.Context, tx T, due []*task[E, O]) (err error) {
+	if len(due) == 0 {
+		return nil
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("record panicked: %v\n%s", p, debug.Stack())
 		}
 	}()
-	if err := c.record(freehold.WithMeta(ctx, t.r.Caused()), tx, t.event, t.r, t.outcome); err != nil {
-		return fmt.Errorf("%s at %s: %w", t.r.Type, t.r.At, err)
+	done := make([]Done[E, O], len(due))
+	for i, t := range due {
+		done[i] = Done[E, O]{t.event, t.r, t.outcome}
+	}
+	if err := c.record(ctx, tx, done); err != nil {
+		return fmt.Errorf("%d outcomes, the first of %s at %s: %w", len(due), due[0].r.Type, due[0].r.At, err)
 	}
 	return nil
 }

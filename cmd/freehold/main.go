@@ -37,7 +37,9 @@ type cli struct {
 	Streams streamsCmd `cmd:"" help:"List streams, or print one."`
 	Lag     lagCmd     `cmd:"" help:"Show where each follower stands; exit status 1 if one is stopped or stalled."`
 	Parked  parkedCmd  `cmd:"" help:"List parked events, retry a key, or give its first event up."`
-	Adopt   adoptCmd   `cmd:"" help:"Accept that a source went back in time: its follower goes on where the histories part."`
+	Forks   forksCmd   `cmd:"" help:"Show where databases went back in time, who is ahead, and what was lost; exit status 1 if somebody has to decide."`
+	Adopt   adoptCmd   `cmd:"" help:"Accept that what a source lost never happened: its follower goes on where the histories part. Without arguments: let this service take commands again."`
+	Keep    keepCmd    `cmd:"" help:"Let a follower go on like adopt, with it on record that its effects of what was lost stand."`
 	Verify  verifyCmd  `cmd:"" help:"Recompute digests and chain of the whole journal."`
 }
 
@@ -273,25 +275,6 @@ func (k parkedRetry) Run(ctx context.Context, c *cli) error { return k.act(ctx, 
 type parkedRelease struct{ parkedKey }
 
 func (k parkedRelease) Run(ctx context.Context, c *cli) error { return k.act(ctx, c, "release") }
-
-type adoptCmd struct {
-	Follower string `arg:""`
-	Source   string `arg:""`
-}
-
-func (a adoptCmd) Run(ctx context.Context, c *cli) error {
-	resp, err := c.ask(ctx, http.MethodPost, "/operator/adopt", url.Values{"follower": {a.Follower}, "source": {a.Source}})
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	var at freehold.Mark
-	if err := json.NewDecoder(resp.Body).Decode(&at); err != nil {
-		return err
-	}
-	fmt.Printf("%s goes on behind %s:%d; compare its effects of what was lost by business key\n", a.Follower, at.Source, at.Position)
-	return nil
-}
 
 type verifyCmd struct{}
 

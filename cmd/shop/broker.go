@@ -4,8 +4,35 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/nats"
 	"github.com/freehold-go/freehold/nats/embed"
+	"github.com/freehold-go/freehold/shop/event"
 )
+
+// usersCmd prints the users of a NATS server, for those who run their own.
+type usersCmd struct {
+	Order     string `help:"Order's password." required:""`
+	Inventory string `help:"Inventory's password." required:""`
+	Billing   string `help:"Billing's password." required:""`
+}
+
+func (u *usersCmd) Run() error {
+	fmt.Println("authorization { users: [")
+	for _, s := range []struct {
+		own      freehold.Source
+		password string
+		reads    []freehold.Source
+	}{
+		{event.SourceOrder, u.Order, []freehold.Source{event.SourceInventory, event.SourceBilling}},
+		{event.SourceInventory, u.Inventory, []freehold.Source{event.SourceOrder}},
+		{event.SourceBilling, u.Billing, []freehold.Source{event.SourceOrder}},
+	} {
+		fmt.Printf("  { user: %q, password: %q, permissions: %s }\n", s.own, s.password, nats.PermissionsOf(s.own, s.reads...))
+	}
+	fmt.Println("] }")
+	return nil
+}
 
 // brokerCmd runs a NATS server, for those who have none.
 type brokerCmd struct {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,18 +18,54 @@ import (
 	"github.com/freehold-go/freehold/follow"
 	"github.com/freehold-go/freehold/inbox"
 	"github.com/freehold-go/freehold/shop/event"
+	"github.com/freehold-go/freehold/shop/web"
 )
 
 // client speaks to a running shop's public interfaces.
 type client struct {
-	urls  urls
-	token string
-	http  *http.Client
-	local []follow.Source // journals of services that run in this process
+	urls      urls
+	token     string
+	http      *http.Client
+	instances []*web.Instances // of each service
+	local     []follow.Source  // journals of services that run in this process
 }
 
-func newClient(u urls, token string) *client {
-	return &client{urls: u, token: token, http: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute}}}
+// newClient takes the URLs of the services, each with commas between those of
+// several instances.
+func newClient(u urls, token string) (*client, error) {
+	c := &client{token: token}
+	routes := routes{}
+	for _, s := range []struct {
+		name, urls string
+		base       *string
+	}{{"order", u.Order, &c.urls.Order}, {"inventory", u.Inventory, &c.urls.Inventory}, {"billing", u.Billing, &c.urls.Billing}} {
+		if s.urls == "" {
+			continue
+		}
+		instances, err := web.NewInstances(s.name, s.urls)
+		if err != nil {
+			return nil, err
+		}
+		*s.base = instances.URL()
+		routes[instances.Host()] = instances
+		c.instances = append(c.instances, instances)
+	}
+	c.http = &http.Client{Timeout: time.Minute, Transport: routes}
+	return c, nil
+}
+
+// balanced reports whether the Order service has several instances, to which requests
+// go in turn.
+func (c *client) balanced() bool { return len(c.instances) > 0 && len(c.instances[0].All()) > 1 }
+
+// routes sends requests to the services' instances, by host.
+type routes map[string]*web.Instances
+
+func (r routes) RoundTrip(req *http.Request) (*http.Response, error) {
+	if to := r[req.URL.Host]; to != nil {
+		return to.RoundTrip(req)
+	}
+	return http.DefaultTransport.RoundTrip(req)
 }
 
 // sources are the journals of Order and Inventory, to watch them: read where they
@@ -47,7 +84,7 @@ func (c *client) sources() ([]follow.Source, error) {
 		if err != nil {
 			return nil, err
 		}
-		source, err := inbox.Remote(j.name, feedOf(j.url), types, &inbox.Options{Token: c.token})
+		source, err := inbox.Remote(j.name, feedOf(j.url), types, &inbox.Options{Token: c.token, Client: &http.Client{Transport: c.http.Transport}})
 		if err != nil {
 			return nil, err
 		}
@@ -58,7 +95,7 @@ func (c *client) sources() ([]follow.Source, error) {
 
 // dial finds the services of a running shop: from the data directory of one on
 // this machine, or from the URL of its Order service.
-func dial(ctx context.Context, data, orderURL, tokenPath string) (*client, error) {
+func dial(ctx context.Context, data, orderURLs, tokenPath string) (*client, error) {
 	if tokenPath == "" && data != "" {
 		tokenPath = tokenFile(data)
 	}
@@ -70,7 +107,7 @@ func dial(ctx context.Context, data, orderURL, tokenPath string) (*client, error
 		}
 		token = strings.TrimSpace(string(raw))
 	}
-	if orderURL == "" {
+	if orderURLs == "" {
 		raw, err := os.ReadFile(urlsFile(data))
 		if err != nil {
 			return nil, fmt.Errorf("no shop runs on %s: %w", data, err)
@@ -79,14 +116,20 @@ func dial(ctx context.Context, data, orderURL, tokenPath string) (*client, error
 		if err := json.Unmarshal(raw, &u); err != nil {
 			return nil, fmt.Errorf("%s: %w", urlsFile(data), err)
 		}
-		return newClient(u, token), nil
+		return newClient(u, token)
 	}
-	c := newClient(urls{Order: strings.TrimSuffix(orderURL, "/")}, token)
+	c, err := newClient(urls{Order: orderURLs}, token)
+	if err != nil {
+		return nil, err
+	}
 	var u urls
 	if err := c.get(ctx, c.urls.Order+"/services", &u); err != nil {
-		return nil, fmt.Errorf("%s does not answer like a shop's Order service: %w", orderURL, err)
+		return nil, fmt.Errorf("%s does not answer like a shop's Order service: %w", orderURLs, err)
 	}
-	return newClient(u, token), nil
+	if strings.Contains(orderURLs, ",") {
+		u.Order = orderURLs // an instance names itself only
+	}
+	return newClient(u, token)
 }
 
 // statusError is an answer that is not 2xx.
@@ -125,6 +168,27 @@ func (c *client) get(ctx context.Context, address string, out any) error {
 		return err
 	}
 	return c.do(req, out)
+}
+
+// getFrom asks one instance.
+func (c *client) getFrom(ctx context.Context, base, path string, out any) error {
+	req, err := http.NewRequestWithContext(web.Direct(ctx), http.MethodGet, base+path, nil)
+	if err != nil {
+		return err
+	}
+	return c.do(req, out)
+}
+
+// setOpening tells a running shop the opening stock of products that nobody has
+// defined.
+func (c *client) setOpening(ctx context.Context, stock int64) error {
+	return patiently(ctx, func() error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPut, c.urls.Inventory+"/operator/opening", strings.NewReader(strconv.FormatInt(stock, 10)))
+		if err != nil {
+			return err
+		}
+		return c.do(req, nil)
+	})
 }
 
 func (c *client) post(ctx context.Context, address string, body, out any) error {

@@ -1,12 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,7 @@ import (
 type generator struct {
 	cmd     *loadCmd
 	c       *client
+	skus    []string
 	started atomic.Int64
 
 	mu        sync.Mutex
@@ -35,18 +37,18 @@ type generator struct {
 
 type checkout struct {
 	intended time.Time
-	ended    chan struct{}
+	slot     chan struct{} // of its client, to take one out of at the end; nil is none
 }
 
 // loadProducts is how many products a load orders from.
 const loadProducts = 200
 
-func sku(i int) string { return fmt.Sprintf("LOAD-%04d", i) }
-
 func (g *generator) stockUp(ctx context.Context) error {
 	all := make([]product, loadProducts)
+	g.skus = make([]string, loadProducts)
 	for i := range all {
-		all[i] = product{sku(i), "Load test product", "2.500", 1_000_000_000}
+		g.skus[i] = fmt.Sprintf("LOAD-%04d", i)
+		all[i] = product{g.skus[i], "Load test product", "2.500", 1_000_000_000}
 	}
 	return patiently(ctx, func() error { return g.c.post(ctx, g.c.urls.Inventory+"/products/batch", all, nil) })
 }
@@ -105,7 +107,9 @@ func (g *generator) end(id string, paid bool, now time.Time) {
 	} else {
 		g.rejected++
 	}
-	close(co.ended)
+	if co.slot != nil {
+		<-co.slot // never waits: the client has put one in
+	}
 }
 
 // generate places orders until there are enough or time is up.
@@ -124,6 +128,9 @@ func (g *generator) generate(ctx context.Context, rate float64, begun time.Time)
 		group.Go(func() error {
 			r := rand.New(rand.NewPCG(rand.Uint64(), 1))
 			mine := make(chan struct{}, g.cmd.InFlight)
+			send, done := g.sender()
+			defer done()
+			var body []byte
 			for {
 				n, ok := more()
 				if !ok {
@@ -150,18 +157,14 @@ func (g *generator) generate(ctx context.Context, rate float64, begun time.Time)
 					}
 					intended = time.Now()
 				}
-				co := &checkout{intended, make(chan struct{})}
-				if err := g.place(ctx, r, co); err != nil {
-					return err
-				}
+				co := &checkout{intended: intended}
 				if rate == 0 {
-					go func() {
-						select {
-						case <-co.ended:
-						case <-ctx.Done():
-						}
-						<-mine
-					}()
+					co.slot = mine
+				}
+				key := web.NewKey()
+				body = g.order(body[:0], key, r)
+				if err := g.place(ctx, key, body, co, send); err != nil {
+					return err
 				}
 			}
 		})
@@ -169,29 +172,53 @@ func (g *generator) generate(ctx context.Context, rate float64, begun time.Time)
 	return group.Wait()
 }
 
+// sender returns what posts an order's body, for one client.
+func (g *generator) sender() (send func(ctx context.Context, body []byte) ([]byte, error), done func()) {
+	address := g.c.urls.Order + "/orders"
+	if !g.c.balanced() {
+		if s, ok := newSocket(address, g.c.token); ok {
+			return s.post, s.close
+		}
+	}
+	return func(ctx context.Context, body []byte) (answer []byte, err error) {
+		err = g.c.post(ctx, address, json.RawMessage(bytes.Clone(body)), (*json.RawMessage)(&answer))
+		return answer, err
+	}, func() {}
+}
+
+// order appends the body of an order.
+func (g *generator) order(b []byte, key string, r *rand.Rand) []byte {
+	b = append(append(append(b, `{"key":"`...), key...), `","customer":"C`...)
+	b = append(strconv.AppendInt(b, int64(r.IntN(10000)), 10), `","country":"Load","deadline_seconds":600,`...)
+	if r.IntN(100) < g.cmd.Decline {
+		b = append(b, `"simulate":"decline",`...)
+	}
+	b = append(b, `"lines":[`...)
+	for i := range g.cmd.Lines {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(append(append(b, `{"sku":"`...), g.skus[r.IntN(loadProducts)]...), `","quantity":`...)
+		b = append(strconv.AppendInt(b, int64(1+r.IntN(3)), 10), `,"price":"2.500"}`...)
+	}
+	return append(b, `]}`...)
+}
+
 // place sends one order. Its id is known before it is sent, because it comes from
 // the key.
-func (g *generator) place(ctx context.Context, r *rand.Rand, co *checkout) error {
-	key := web.NewKey()
+func (g *generator) place(ctx context.Context, key string, body []byte, co *checkout, send func(context.Context, []byte) ([]byte, error)) error {
 	id := orderID(key)
 	g.mu.Lock()
 	g.open[id] = co
 	g.mu.Unlock()
-	var b strings.Builder
-	fmt.Fprintf(&b, `{"key":%q,"customer":"C%d","country":"Load","deadline_seconds":600,`, key, r.IntN(10000))
-	if r.IntN(100) < g.cmd.Decline {
-		b.WriteString(`"simulate":"decline",`)
-	}
-	b.WriteString(`"lines":[`)
-	for i := range g.cmd.Lines {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		fmt.Fprintf(&b, `{"sku":%q,"quantity":%d,"price":"2.500"}`, sku(r.IntN(loadProducts)), 1+r.IntN(3))
-	}
-	b.WriteString(`]}`)
 	var out struct{ ID string }
-	err := patiently(ctx, func() error { return g.c.post(ctx, g.c.urls.Order+"/orders", json.RawMessage(b.String()), &out) })
+	err := patiently(ctx, func() error {
+		answer, err := send(ctx, body)
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(answer, &out)
+	})
 	if err == nil && out.ID != id {
 		return fmt.Errorf("order %s got the id %s, expected %s", key, out.ID, id)
 	}

@@ -18,16 +18,21 @@ import (
 )
 
 type cli struct {
-	Profile string `help:"Write a CPU profile to this file." type:"path" hidden:""`
-	Log     string `help:"What to log: debug, info, warn or error." default:"warn" enum:"debug,info,warn,error"`
+	Config  kong.ConfigFlag `help:"YAML file with settings; flags and environment variables have precedence. See shop config." placeholder:"FILE"`
+	Profile string          `help:"Write a CPU profile to this file." type:"path" hidden:""`
+	Log     string          `help:"What to log: debug, info, warn or error." default:"warn" enum:"debug,info,warn,error"`
 
 	Serve     serveCmd     `cmd:"" default:"withargs" help:"Run the three services in one process (the default)."`
 	Order     orderCmd     `cmd:"" help:"Run the Order service only."`
 	Inventory inventoryCmd `cmd:"" help:"Run the Inventory service only."`
 	Billing   billingCmd   `cmd:"" help:"Run the Billing service only."`
 	Broker    brokerCmd    `cmd:"" help:"Run a NATS server for services in processes of their own."`
+	Users     usersCmd     `cmd:"" name:"nats-users" help:"Print users for a NATS server of your own: each service publishes under its own source only."`
 	Replay    replayCmd    `cmd:"" help:"Send an Online Retail file through the shop and compare its books."`
 	Load      loadCmd      `cmd:"" help:"Place orders as fast as asked, and audit."`
+	Settings  configCmd    `cmd:"" name:"config" help:"Print the effective settings."`
+	Migrate   migrateCmd   `cmd:"" help:"Make a PostgreSQL database's tables as its owner, and give the service's role its rights."`
+	Doctor    doctorCmd    `cmd:"" help:"Check every connection and setting, and say what to change."`
 	Verify    verifyCmd    `cmd:"" help:"Audit a shop: exit status 1 names what does not hold."`
 }
 
@@ -40,7 +45,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	var c cli
 	parser, err := kong.New(&c, kong.Name("shop"), kong.Description("A shop of three services, each owning its database. Everything listens on loopback unless told otherwise."),
-		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+		kong.UsageOnError(), kong.Configuration(loadSettings), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "shop:", err)
 		return 2

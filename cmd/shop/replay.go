@@ -23,14 +23,16 @@ import (
 
 // replayCmd sends an Online Retail file through a shop.
 type replayCmd struct {
-	File    string `arg:"" help:"The .csv or .csv.gz file." type:"path"`
-	Data    string `help:"Directory of the databases. Run again on the same one it goes on where it stopped. Default: a temporary one." type:"path"`
-	Stock   string `help:"Opening stock of every code: a number, or unlimited. With a number only orders are sent." default:"unlimited"`
-	Policy  string `help:"What happens to orders of which some lines are not in stock." enum:"all-or-nothing,partial" default:"all-or-nothing"`
-	Truth   string `help:"Truth table (JSON) to compare with; exit status 1 names the first figure that differs." type:"path"`
-	Rows    int    `help:"Read only the first N rows." placeholder:"N"`
-	Rejects string `help:"File for the lines that could not be used, with number and reason. Default: rejects.csv in the data directory." type:"path"`
-	JSON    bool   `help:"Print one JSON object."`
+	File      string `arg:"" help:"The .csv or .csv.gz file." type:"path"`
+	Data      string `help:"Directory of the databases. Run again on the same one it goes on where it stopped. Default: a temporary one." type:"path"`
+	URL       string `help:"URL of the Order service of a running shop, or of its instances with commas; --data then only keeps where the replay stands." placeholder:"URL"`
+	TokenFile string `help:"File with the operator's token of a running shop." type:"path"`
+	Stock     string `help:"Opening stock of every code: a number, or unlimited. With a number only orders are sent." default:"unlimited"`
+	Policy    string `help:"What happens to orders of which some lines are not in stock." enum:"all-or-nothing,partial" default:"all-or-nothing"`
+	Truth     string `help:"Truth table (JSON) to compare with; exit status 1 names the first figure that differs." type:"path"`
+	Rows      int    `help:"Read only the first N rows." placeholder:"N"`
+	Rejects   string `help:"File for the lines that could not be used, with number and reason. Default: rejects.csv in the data directory." type:"path"`
+	JSON      bool   `help:"Print one JSON object."`
 }
 
 // unlimited is the opening stock that no year of sales uses up.
@@ -93,7 +95,13 @@ func (r *replayCmd) Run(ctx context.Context) error {
 		return err
 	}
 	var figures *retail.Figures
-	err = target{Data: r.Data}.with(ctx, shopConfig{Opening: &stock}, func(ctx context.Context, c *client) error {
+	at := target{Data: r.Data, URL: r.URL, TokenFile: r.TokenFile}
+	err = at.with(ctx, shopConfig{Opening: &stock}, func(ctx context.Context, c *client) error {
+		if r.URL != "" {
+			if err := c.setOpening(ctx, stock); err != nil {
+				return err
+			}
+		}
 		if figures, err = r.replay(ctx, c, plan, place); err != nil {
 			return err
 		}

@@ -25,7 +25,10 @@ var catalogue = []product{
 
 // seed fills the catalogue of a shop that has no products.
 func seed(ctx context.Context, s *shop) error {
-	c := newClient(s.urls, s.token)
+	c, err := newClient(s.urls, s.token)
+	if err != nil {
+		return err
+	}
 	var have []product
 	if err := patiently(ctx, func() error { return c.get(ctx, c.urls.Inventory+"/products?limit=1", &have) }); err != nil || len(have) > 0 {
 		return err

@@ -32,13 +32,15 @@ type serveCmd struct {
 	OrderAddr     string `help:"Where Order listens." default:"127.0.0.1:8080"`
 	InventoryAddr string `help:"Where Inventory listens." default:"127.0.0.1:8081"`
 	BillingAddr   string `help:"Where Billing listens." default:"127.0.0.1:8082"`
-	Pull          bool   `help:"Do without the broker: services pull each other's feeds."`
-	Opening       *int64 `help:"Opening stock of products that an order names and nobody has defined. Without it such orders are rejected."`
+	databases
+	NATS    string `name:"nats" help:"URL of a NATS server with JetStream, or several with commas. Default: one in this process." placeholder:"URL" env:"SHOP_NATS"`
+	Pull    bool   `help:"Do without the broker: services pull each other's feeds."`
+	Opening *int64 `help:"Opening stock of products that an order names and nobody has defined. Without it such orders are rejected."`
 }
 
 func (c *serveCmd) Run(ctx context.Context) error {
 	fmt.Printf("shop: opening %s\n", c.Data)
-	s, err := openShop(ctx, shopConfig{Data: c.Data, Order: c.OrderAddr, Inventory: c.InventoryAddr, Billing: c.BillingAddr, Opening: c.Opening, Pull: c.Pull})
+	s, err := openShop(ctx, shopConfig{Data: c.Data, Order: c.OrderAddr, Inventory: c.InventoryAddr, Billing: c.BillingAddr, Opening: c.Opening, Pull: c.Pull, databases: c.databases, NATS: c.NATS})
 	if err != nil {
 		return err
 	}
@@ -74,6 +76,8 @@ type urls struct {
 type shopConfig struct {
 	Data                      string
 	Order, Inventory, Billing string
+	databases                 databases
+	NATS                      string // URL of a broker; the embedded one if empty
 	Opening                   *int64
 	Pull                      bool // no broker
 }
@@ -152,28 +156,32 @@ func openShop(ctx context.Context, cfg shopConfig) (_ *shop, err error) {
 	}
 	var publish func(freehold.Source) transport.Publisher
 	var subscriber transport.Subscriber
-	if publish = func(freehold.Source) transport.Publisher { return nil }; !cfg.Pull {
-		if s.broker, err = embed.Start(filepath.Join(cfg.Data, "jetstream"), nil); err != nil {
-			return nil, err
+	if publish = func(freehold.Source) transport.Publisher { return nil }; !cfg.Pull && cfg.NATS != pull {
+		at := &nats.Options{}
+		if cfg.NATS == "" {
+			if s.broker, err = embed.Start(filepath.Join(cfg.Data, "jetstream"), nil); err != nil {
+				return nil, err
+			}
+			at.Server = s.broker
 		}
-		if s.bus, err = nats.Connect(ctx, "", &nats.Options{Server: s.broker}); err != nil {
+		if s.bus, err = nats.Connect(ctx, cfg.NATS, at); err != nil {
 			return nil, err
 		}
 		publish, subscriber = s.bus.Publisher, s.bus.Subscriber()
 	}
-	feed := func(i int) string { return "http://" + at[i].Addr().String() + "/feed" }
+	url := func(i int) string { return "http://" + at[i].Addr().String() }
 	log := slog.Default()
-	s.order, err = orderd.New(ctx, orderd.Config{Listener: at[0], Data: cfg.Data, Token: s.token, InventoryFeed: feed(1), BillingFeed: feed(2),
+	s.order, err = orderd.New(ctx, orderd.Config{Listener: at[0], Data: cfg.Data, DB: cfg.databases.OrderDB, Views: cfg.databases.OrderViews, Token: s.token, Inventory: url(1), Billing: url(2),
 		Publisher: publish(event.SourceOrder), Subscriber: subscriber, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	s.inventory, err = inventoryd.New(ctx, inventoryd.Config{Listener: at[1], Data: cfg.Data, Token: s.token, OrderFeed: feed(0), Opening: cfg.Opening,
+	s.inventory, err = inventoryd.New(ctx, inventoryd.Config{Listener: at[1], Data: cfg.Data, DB: cfg.databases.InventoryDB, Token: s.token, Order: url(0), Opening: cfg.Opening,
 		Publisher: publish(event.SourceInventory), Subscriber: subscriber, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	s.billing, err = billingd.New(ctx, billingd.Config{Listener: at[2], Data: cfg.Data, Token: s.token, OrderFeed: feed(0),
+	s.billing, err = billingd.New(ctx, billingd.Config{Listener: at[2], Data: cfg.Data, DB: cfg.databases.BillingDB, Token: s.token, Order: url(0),
 		Publisher: publish(event.SourceBilling), Subscriber: subscriber, Log: log})
 	if err != nil {
 		return nil, err

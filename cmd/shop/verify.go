@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/freehold-go/freehold"
@@ -51,7 +53,10 @@ func (t target) with(ctx context.Context, cfg shopConfig, fn func(ctx context.Co
 	if err != nil {
 		return err
 	}
-	c := newClient(s.urls, s.token)
+	c, err := newClient(s.urls, s.token)
+	if err != nil {
+		return errors.Join(err, s.close())
+	}
 	c.local = []follow.Source{s.order.Journal(), s.inventory.Journal()}
 	running, stop := context.WithCancel(ctx)
 	stopped := make(chan error, 1)
@@ -75,17 +80,41 @@ func (t target) with(ctx context.Context, cfg shopConfig, fn func(ctx context.Co
 	}
 }
 
-// followers asks all services where their followers stand.
+// followers asks all instances of all services where their followers stand. Of a
+// follower that several have, the one that runs is told.
 func (c *client) followers(ctx context.Context) ([]follow.Status, error) {
-	var all []follow.Status
-	for _, u := range []string{c.urls.Order, c.urls.Inventory, c.urls.Billing} {
-		var some []follow.Status
-		if err := patiently(ctx, func() error { some = nil; return c.get(ctx, u+"/operator/followers", &some) }); err != nil {
-			return nil, err
-		}
-		all = append(all, some...)
+	type key struct {
+		service, follower string
+		source            freehold.Source
 	}
-	return all, nil
+	best := map[key]follow.Status{}
+	for _, service := range c.instances {
+		answered := 0
+		var failed error
+		for _, u := range service.All() {
+			var some []follow.Status
+			ask := func() error { some = nil; return c.getFrom(ctx, u, "/operator/followers", &some) }
+			if len(service.All()) == 1 {
+				failed = patiently(ctx, ask)
+			} else {
+				failed = ask() // another one may answer
+			}
+			if failed != nil {
+				continue
+			}
+			answered++
+			for _, st := range some {
+				k := key{service.URL(), st.Follower, st.Source}
+				if was, seen := best[k]; !seen || was.State == follow.Standby || st.State == follow.Running {
+					best[k] = st
+				}
+			}
+		}
+		if answered == 0 {
+			return nil, failed
+		}
+	}
+	return slices.Collect(maps.Values(best)), nil
 }
 
 // settle waits until every order has ended and every follower stands at its

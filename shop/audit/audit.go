@@ -127,9 +127,12 @@ func Run(ctx context.Context, s Shop) (*Report, error) {
 
 // fold reads a journal to its head, checking the chain on the way.
 func (b *books) fold(ctx context.Context, source follow.Source) error {
-	_, head, err := source.Bounds(ctx)
+	first, head, err := source.Bounds(ctx)
 	if err != nil {
 		return err
+	}
+	if first.Position > 0 {
+		return fmt.Errorf("it begins behind %d, for older events were cut: the audit needs all of them: keep them with retain=0 in the URL of the database", first.Position)
 	}
 	place := freehold.Mark{Source: source.Name()}
 	for place.Position < head.Position {

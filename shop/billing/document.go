@@ -10,7 +10,7 @@ import (
 )
 
 // Series names of documents. Numbers run 1, 2, 3 without holes within a series. A
-// journal that has gone back in time and written on begins new ones ("INV2"), so
+// journal that has gone back in time and written on begins new ones ("INV9F86D081", by its epoch), so
 // that a number that has been sent out is never given to anything else.
 const (
 	InvoiceSeries = "INV"

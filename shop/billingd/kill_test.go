@@ -133,7 +133,7 @@ func TestChildService(t *testing.T) {
 	if data == "" {
 		t.SkipNow() // run by TestKilledAtEveryPoint in a process of its own
 	}
-	s, err := billingd.New(t.Context(), billingd.Config{Data: data, Token: operatorToken, OrderFeed: os.Getenv("BILLING_ORDERS"),
+	s, err := billingd.New(t.Context(), billingd.Config{Data: data, Token: operatorToken, Order: os.Getenv("BILLING_ORDERS"),
 		Provider: remote{os.Getenv("BILLING_GATEWAY")}, Relaxed: true, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +185,7 @@ func TestKilledAtEveryPoint(t *testing.T) {
 	launch := func(point string) (*exec.Cmd, string) {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestChildService$")
-		cmd.Env = append(os.Environ(), "BILLING_DATA="+data, "BILLING_ORDERS="+feed.URL+"/feed", "BILLING_GATEWAY="+provider.URL, fault.Env+"="+point)
+		cmd.Env = append(os.Environ(), "BILLING_DATA="+data, "BILLING_ORDERS="+feed.URL, "BILLING_GATEWAY="+provider.URL, fault.Env+"="+point)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)

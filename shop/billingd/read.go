@@ -3,12 +3,10 @@ package billingd
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/shop/billing"
 	"github.com/freehold-go/freehold/shop/billingdb"
 	"github.com/freehold-go/freehold/shop/web"
@@ -45,19 +43,7 @@ func (s *Server) await(ctx context.Context, in web.Token) error {
 	if err := s.orders.WaitFor(ctx, token); err != nil {
 		return err
 	}
-	own := s.db.Journal()
-	for _, want := range token.Of(own.Name()) {
-		_, head, err := own.Bounds(ctx)
-		switch {
-		case err != nil:
-			return err
-		case want.Epoch != head.Epoch:
-			return fmt.Errorf("%s is at epoch %s, the token is of %s: %w", own.Name(), head.Epoch, want.Epoch, freehold.ErrHistoryLost)
-		case want.Position > head.Position:
-			return fmt.Errorf("%s is at %d, the token asks for %d: %w", own.Name(), head.Position, want.Position, freehold.ErrBehind)
-		}
-	}
-	return nil
+	return web.Holds(ctx, s.db.Journal(), token)
 }
 
 // defaultWait is how long a read waits for its token.

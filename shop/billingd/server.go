@@ -2,16 +2,14 @@ package billingd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
-	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
 	"github.com/freehold-go/freehold/host"
 	"github.com/freehold-go/freehold/inbox"
@@ -20,9 +18,10 @@ import (
 	"github.com/freehold-go/freehold/outbox"
 	"github.com/freehold-go/freehold/shop/billing"
 	"github.com/freehold-go/freehold/shop/billingdb"
+	"github.com/freehold-go/freehold/shop/database"
 	"github.com/freehold-go/freehold/shop/event"
+	"github.com/freehold-go/freehold/shop/web"
 	"github.com/freehold-go/freehold/sqldb"
-	"github.com/freehold-go/freehold/sqlite"
 	"github.com/freehold-go/freehold/transport"
 )
 
@@ -33,12 +32,16 @@ type Config struct {
 	// Listener is used instead of Addr, and closed with the server once New has
 	// succeeded.
 	Listener net.Listener
-	// Data is the directory of the database; it is made if it is missing.
+	// Data is the directory of the database if it has no URL; it is made if it is
+	// missing.
 	Data string
+	// DB is the URL of the database; see package database. Empty is a file in Data.
+	DB string
 	// Token guards the operator's endpoints, and is sent to the other services' feeds.
 	Token string
-	// OrderFeed is the URL of the Order service's feed.
-	OrderFeed string
+	// Order is the base URL of the Order service, or several with commas, of its
+	// instances.
+	Order string
 	// Publisher and Subscriber are the broker's two ends. nil is pull mode.
 	Publisher  transport.Publisher
 	Subscriber transport.Subscriber
@@ -62,7 +65,7 @@ type Config struct {
 
 // Server is the Billing service, ready to run.
 type Server struct {
-	db       *sqlite.DB
+	db       database.DB[sqldb.Tx]
 	store    *billingdb.Store
 	orders   *follow.Follower
 	provider billing.Provider
@@ -91,11 +94,14 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
-		return nil, fmt.Errorf("billing: data directory: %w", err)
+	if cfg.Data == "" && cfg.DB == "" {
+		return nil, errors.New("billing: no data directory, and no URL of a database: give one of them")
 	}
-	s.db, err = sqlite.Open(ctx, filepath.Join(cfg.Data, "billing.db"), event.SourceBilling, types, &sqlite.Options{
-		Migrations: billingdb.Schema(billingdb.SQLite), Relaxed: cfg.Relaxed, Warn: time.Second, Log: cfg.Log,
+	if cfg.DB == "" {
+		cfg.DB = "sqlite:" + filepath.Join(cfg.Data, "billing.db")
+	}
+	s.db, err = database.OpenSQL(ctx, cfg.DB, event.SourceBilling, types, database.Options{
+		Migrations: billingdb.Schema, Relaxed: cfg.Relaxed, Warn: time.Second, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("billing: %w", err)
@@ -114,35 +120,31 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 // wire connects the parts, from top to bottom: listener, what is followed, calls to
 // the provider, deadlines, broker, HTTP.
 func (s *Server) wire(cfg Config) (err error) {
-	s.host, err = host.New("billing", s.db.Journal(), &host.Options{Addr: cfg.Addr, Listener: cfg.Listener, Token: cfg.Token, Audit: []string{"billing.db: " + strings.Join(s.db.Audit(), ", ")}, Log: cfg.Log})
+	s.host, err = host.New("billing", s.db.Journal(), &host.Options{Addr: cfg.Addr, Listener: cfg.Listener, Token: cfg.Token, Consumers: web.Consumers(cfg.Order), Lease: database.Lease(s.db), Audit: []string{database.Line(cfg.DB, s.db)}, Log: cfg.Log})
 	if err != nil {
 		return err
 	}
 	s.host.Own(s.db)
 
-	orderTypes, err := event.OrderTypes()
+	orders, err := web.Remote(event.SourceOrder, cfg.Order, event.OrderTypes, &inbox.Options{Consumer: "billing", Subscriber: cfg.Subscriber, Token: cfg.Token, Log: cfg.Log})
 	if err != nil {
 		return err
 	}
-	orders, err := inbox.Remote(event.SourceOrder, cfg.OrderFeed, orderTypes, &inbox.Options{Subscriber: cfg.Subscriber, Token: cfg.Token, Log: cfg.Log})
+	s.orders, err = follow.New("payments", s.db, []follow.Source{orders}, &follow.Options{Log: cfg.Log, Warm: billingdb.Hints}, s.store.Routes()...)
 	if err != nil {
 		return err
 	}
-	s.orders, err = follow.New("payments", s.db, []follow.Source{orders}, &follow.Options{Log: cfg.Log}, s.store.Routes()...)
-	if err != nil {
-		return err
-	}
-	calls, err := intent.New("provider", s.db, s.db.Journal(), &intent.Options{Pool: cfg.Calls, Log: cfg.Log}, s.call, s.record)
+	calls, err := intent.New("provider", s.db, s.db.Journal(), &intent.Options{Pool: cfg.Calls, Log: cfg.Log, Warm: billingdb.Hints}, s.call, s.store.Answered)
 	if err != nil {
 		return err
 	}
 	s.host.Go("orders", orders)
 	if cfg.Publisher != nil {
-		s.host.Go("relay", outbox.New(s.db.Journal(), cfg.Publisher, &outbox.Options{Log: cfg.Log}))
+		s.host.GoSingle("relay", outbox.New(s.db.Journal(), cfg.Publisher, &outbox.Options{Log: cfg.Log}))
 	}
-	s.host.Go("payments", s.orders)
-	s.host.Go("provider", calls)
-	s.host.Go("expiry", &expiry{db: s.db, store: s.store, log: cfg.Log})
+	s.host.GoSingle("payments", s.orders)
+	s.host.GoSingle("provider", calls)
+	s.host.GoSingle("expiry", &expiry{db: s.db, store: s.store, log: cfg.Log})
 
 	mux := http.NewServeMux()
 	s.register(mux)
@@ -158,11 +160,6 @@ func (s *Server) call(ctx context.Context, _ string, e event.CallRequested, atte
 	o, err := billing.Perform(ctx, s.provider, e, attempt+1)
 	fault.Point("billing.call.after")
 	return o, err
-}
-
-// record stores what the provider answered.
-func (s *Server) record(ctx context.Context, tx sqldb.Tx, e event.CallRequested, _ freehold.Recorded, o billing.Outcome) error {
-	return s.store.Answered(ctx, tx, e, o)
 }
 
 // Run serves until ctx ends, and closes everything.

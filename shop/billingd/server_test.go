@@ -45,7 +45,7 @@ func start(t *testing.T, change func(*billingd.Config)) *service {
 		t.Fatal(err)
 	}
 	feed := httptest.NewServer(outbox.Feed(orders.Journal()))
-	cfg := billingd.Config{Data: t.TempDir(), Token: operatorToken, OrderFeed: feed.URL + "/feed", Relaxed: true, Wait: 10 * time.Second,
+	cfg := billingd.Config{Data: t.TempDir(), Token: operatorToken, Order: feed.URL, Relaxed: true, Wait: 10 * time.Second,
 		Simulated: &billing.SimulatedOptions{Timeout: time.Millisecond, Late: 20 * time.Millisecond}, Log: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(&cfg)
@@ -388,7 +388,7 @@ func TestRestartGoesOn(t *testing.T) {
 		token = s.say(order, confirmed(order, 1000))
 	}
 	for round := range 6 {
-		server, err := billingd.New(t.Context(), billingd.Config{Data: data, Token: operatorToken, OrderFeed: feed.URL + "/feed", Relaxed: true,
+		server, err := billingd.New(t.Context(), billingd.Config{Data: data, Token: operatorToken, Order: feed.URL, Relaxed: true,
 			Simulated: &billing.SimulatedOptions{Late: 2 * time.Millisecond}, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
@@ -420,7 +420,7 @@ func TestTwoServersOnOneDirectory(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
 	start(t, func(c *billingd.Config) { c.Data = data })
-	_, err := billingd.New(t.Context(), billingd.Config{Data: data, OrderFeed: "http://127.0.0.1:1/feed", Relaxed: true})
+	_, err := billingd.New(t.Context(), billingd.Config{Data: data, Order: "http://127.0.0.1:1", Relaxed: true})
 	if err == nil || bytes.ContainsRune([]byte(err.Error()), '\n') {
 		t.Errorf("%v, want one line that refuses", err)
 	}
@@ -429,7 +429,7 @@ func TestTwoServersOnOneDirectory(t *testing.T) {
 // TestDatabaseDownIsAnsweredWithRetryAfter asks a service whose database is closed.
 func TestDatabaseDownIsAnsweredWithRetryAfter(t *testing.T) {
 	t.Parallel()
-	s, err := billingd.New(t.Context(), billingd.Config{Data: t.TempDir(), OrderFeed: "http://127.0.0.1:1/feed", Relaxed: true, Log: slog.New(slog.DiscardHandler)})
+	s, err := billingd.New(t.Context(), billingd.Config{Data: t.TempDir(), Order: "http://127.0.0.1:1", Relaxed: true, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,8 @@ var ErrOtherBody = errors.New("billingdb: this idempotency key was used with ano
 // same id with the same digest changes nothing and is reported as not fresh, with
 // another digest it is [ErrOtherBody].
 func (s *Store) Adjust(ctx context.Context, tx sqldb.Tx, a billing.Adjustment, digest string) (fresh bool, err error) {
-	if err := tx.Lock(ctx, lockBooks); err != nil {
+	b := books{tx: tx}
+	if err := b.lock(ctx); err != nil {
 		return false, err
 	}
 	var known string
@@ -47,7 +48,10 @@ VALUES ((SELECT COALESCE(MAX(number), 0) + 1 FROM adjustment), $1, $2, $3, $4, $
 	if err != nil {
 		return false, err
 	}
-	if err := postMore(ctx, tx, a.Currency, entries); err != nil {
+	if err := b.post(ctx, a.Currency, entries); err != nil {
+		return false, err
+	}
+	if err := b.flush(ctx); err != nil {
 		return false, err
 	}
 	_, err = tx.Append(ctx, freehold.Stream("adjustment", a.ID), freehold.NoStream, event.LedgerAdjusted{

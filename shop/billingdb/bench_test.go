@@ -29,7 +29,7 @@ func BenchmarkOrder(b *testing.B) {
 	for _, group := range []int{1, 32, 256} {
 		b.Run(fmt.Sprintf("group=%d", group), func(b *testing.B) {
 			db, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "billing.db"), "billing", must(event.BillingTypes()), &sqlite.Options{
-				Migrations: billingdb.Schema(billingdb.SQLite), Log: slog.New(slog.DiscardHandler),
+				Migrations: billingdb.Schema("sqlite"), Log: slog.New(slog.DiscardHandler),
 			})
 			if err != nil {
 				b.Fatal(err)
@@ -37,13 +37,11 @@ func BenchmarkOrder(b *testing.B) {
 			defer db.Close()
 			store := billingdb.NewStore(0)
 			var counted *countingTx
-			step := func(fact func(ctx context.Context, tx sqldb.Tx, order string) error, orders []string) {
+			step := func(fact func(ctx context.Context, tx sqldb.Tx) error) {
 				_, err := db.Update(b.Context(), func(ctx context.Context, tx sqldb.Tx) error {
 					c := &countingTx{Tx: tx}
-					for _, order := range orders {
-						if err := fact(ctx, c, order); err != nil {
-							return err
-						}
+					if err := fact(ctx, c); err != nil {
+						return err
 					}
 					if counted != nil {
 						counted.statements += c.statements
@@ -55,10 +53,20 @@ func BenchmarkOrder(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			answered := func(name string, amount event.Money) func(ctx context.Context, tx sqldb.Tx, order string) error {
-				return func(ctx context.Context, tx sqldb.Tx, order string) error {
-					return store.Answered(ctx, tx, event.CallRequested{Order: order, Step: name, Amount: amount}, billing.Outcome{Approved: true})
+			say := func(orders []string, what func(order string) freehold.Event) {
+				events := make([]freehold.Event, len(orders))
+				for i, order := range orders {
+					events[i] = what(order)
 				}
+				rs := recorded(b, events...)
+				step(func(ctx context.Context, tx sqldb.Tx) error { return store.Apply(ctx, tx, rs) })
+			}
+			answered := func(orders []string, name string, amount event.Money) {
+				var all []intent.Done[event.CallRequested, billing.Outcome]
+				for _, order := range orders {
+					all = append(all, done(event.CallRequested{Order: order, Step: name, Amount: amount}, billing.Outcome{Approved: true})...)
+				}
+				step(func(ctx context.Context, tx sqldb.Tx) error { return store.Answered(ctx, tx, all) })
 			}
 			counted = &countingTx{}
 			before := cpu()
@@ -69,14 +77,10 @@ func BenchmarkOrder(b *testing.B) {
 				for i := range orders {
 					orders[i] = order(n + i)
 				}
-				step(func(ctx context.Context, tx sqldb.Tx, order string) error {
-					return store.Placed(ctx, tx, placed(order, 12340), freehold.Recorded{})
-				}, orders)
-				step(answered(billing.StepAuthorize, 12340), orders)
-				step(func(ctx context.Context, tx sqldb.Tx, order string) error {
-					return store.Confirmed(ctx, tx, confirmed(order, 12340), freehold.Recorded{})
-				}, orders)
-				step(answered(billing.StepCapture, 12340), orders)
+				say(orders, func(order string) freehold.Event { return placed(order, 12340) })
+				answered(orders, billing.StepAuthorize, 12340)
+				say(orders, func(order string) freehold.Event { return confirmed(order, 12340) })
+				answered(orders, billing.StepCapture, 12340)
 			}
 			b.StopTimer()
 			b.ReportMetric(float64((cpu()-before).Microseconds())/float64(b.N), "cpu-µs/order")
@@ -95,7 +99,7 @@ func BenchmarkCheckout(b *testing.B) {
 	orders := must(sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "order.db"), "order", must(event.OrderTypes()), &sqlite.Options{Log: quiet}))
 	defer orders.Close()
 	db := must(sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "billing.db"), "billing", must(event.BillingTypes()), &sqlite.Options{
-		Migrations: billingdb.Schema(billingdb.SQLite), Log: quiet,
+		Migrations: billingdb.Schema("sqlite"), Log: quiet,
 	}))
 	defer db.Close()
 	store, provider := billingdb.NewStore(0), billing.NewSimulated(nil)
@@ -104,9 +108,7 @@ func BenchmarkCheckout(b *testing.B) {
 		func(ctx context.Context, _ string, e event.CallRequested, attempt int) (billing.Outcome, error) {
 			return billing.Perform(ctx, provider, e, attempt+1)
 		},
-		func(ctx context.Context, tx sqldb.Tx, e event.CallRequested, _ freehold.Recorded, o billing.Outcome) error {
-			return store.Answered(ctx, tx, e, o)
-		}))
+		store.Answered))
 	var mu sync.Mutex
 	waiting := map[string]chan struct{}{}
 	ctx, stop := context.WithCancel(b.Context())

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/journal"
 	"github.com/freehold-go/freehold/shop/billing"
 	"github.com/freehold-go/freehold/shop/billingdb"
 	"github.com/freehold-go/freehold/shop/event"
@@ -233,7 +235,7 @@ func TestNewHistoryBeginsNewSeries(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "billing.db")
 	numbers := func(order string) (invoices []string) {
-		db, err := sqlite.Open(t.Context(), path, "billing", must(event.BillingTypes()), &sqlite.Options{Relaxed: true, Migrations: billingdb.Schema(billingdb.SQLite)})
+		db, err := sqlite.Open(t.Context(), path, "billing", must(event.BillingTypes()), &sqlite.Options{Relaxed: true, Migrations: billingdb.Schema("sqlite")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -242,10 +244,7 @@ func TestNewHistoryBeginsNewSeries(t *testing.T) {
 		for i := range 2 {
 			id := order + fmt.Sprint(i)
 			_, err := db.Update(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
-				if err := store.Placed(ctx, tx, placed(id, 0), freehold.Recorded{}); err != nil {
-					return err
-				}
-				return store.Confirmed(ctx, tx, confirmed(id, 0), freehold.Recorded{})
+				return store.Apply(ctx, tx, recorded(t, placed(id, 0), confirmed(id, 0)))
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -274,8 +273,88 @@ func TestNewHistoryBeginsNewSeries(t *testing.T) {
 	if err := file.Close(); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"INV-000000001", "INV-000000002", "INV2-000000001", "INV2-000000002"}
+	want := []string{"INV-000000001", "INV-000000002", "INVFEDCBA98-000000001", "INVFEDCBA98-000000002"}
 	if got := numbers("b"); !slices.Equal(got, want) {
 		t.Errorf("invoices %v, want %v", got, want)
+	}
+}
+
+// recorded makes events look as if they came out of Order's journal.
+func recorded(t testing.TB, events ...freehold.Event) []freehold.Recorded {
+	t.Helper()
+	types := must(event.OrderTypes())
+	var rs []freehold.Recorded
+	for _, e := range events {
+		drafts, err := journal.Draft(t.Context(), types, journal.NewID(), 0, journal.Now(), []freehold.Event{e})
+		if err != nil {
+			t.Fatal(err)
+		}
+		types.Bind(drafts)
+		rs = append(rs, drafts...)
+	}
+	return rs
+}
+
+// TestInvoicesThatWereLostKeepTheirNumbers restores Billing twice to a copy from before
+// its first invoice: each time invoices are numbered in a series that nobody has seen.
+func TestInvoicesThatWereLostKeepTheirNumbers(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "billing.db")
+	opened := func() *sqlite.DB {
+		db, err := sqlite.Open(t.Context(), path, "billing", must(event.BillingTypes()), &sqlite.Options{Relaxed: true, Migrations: billingdb.Schema("sqlite")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return db
+	}
+	db := opened()
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	backup, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := map[string]bool{}
+	for restored := range 3 {
+		if err := os.WriteFile(path, backup, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		db := opened()
+		store := billingdb.NewStore(0)
+		if restored > 0 {
+			_, head, err := db.Journal().Bounds(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := db.Journal().Fork(t.Context(), head, "restored"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := db.Update(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+			return store.Apply(ctx, tx, recorded(t, placed("a", 0), confirmed("a", 0)))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.View(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+			all, err := billingdb.Invoices(ctx, tx, billing.Number{}, 100)
+			for _, v := range all {
+				if sent[v.Number] {
+					t.Errorf("restored %d times, %s is given again", restored, v.Number)
+				}
+				sent[v.Number] = true
+				if _, err := billing.ParseNumber(v.Number); err != nil {
+					t.Error(err)
+				}
+			}
+			return err
+		})
+		if err := errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(sent) != 3 {
+		t.Errorf("invoices %v, want 3 of different numbers", sent)
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/freehold-go/freehold/shop/billing"
 	"github.com/freehold-go/freehold/shop/billingdb"
 	"github.com/freehold-go/freehold/shop/event"
-	"github.com/freehold-go/freehold/sqldb"
 	"github.com/freehold-go/freehold/sqlite"
 )
 
@@ -26,16 +25,14 @@ func TestNoTimerBetweenAnOrderAndItsInvoice(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		orders := must(sqlite.Open(ctx, filepath.Join(t.TempDir(), "order.db"), "order", must(event.OrderTypes()), &sqlite.Options{Relaxed: true}))
 		db := must(sqlite.Open(ctx, filepath.Join(t.TempDir(), "billing.db"), "billing", must(event.BillingTypes()), &sqlite.Options{
-			Relaxed: true, Migrations: billingdb.Schema(billingdb.SQLite)}))
+			Relaxed: true, Migrations: billingdb.Schema("sqlite")}))
 		store, provider := billingdb.NewStore(0), billing.NewSimulated(nil)
 		follower := must(follow.New("payments", db, []follow.Source{orders.Journal()}, nil, store.Routes()...))
 		caller := must(intent.New("provider", db, db.Journal(), &intent.Options{Pool: 4},
 			func(ctx context.Context, _ string, e event.CallRequested, attempt int) (billing.Outcome, error) {
 				return billing.Perform(ctx, provider, e, attempt+1)
 			},
-			func(ctx context.Context, tx sqldb.Tx, e event.CallRequested, _ freehold.Recorded, o billing.Outcome) error {
-				return store.Answered(ctx, tx, e, o)
-			}))
+			store.Answered))
 		done := make(chan error, 2)
 		go func() { done <- follower.Run(ctx) }()
 		go func() { done <- caller.Run(ctx) }()

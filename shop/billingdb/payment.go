@@ -11,28 +11,27 @@ import (
 	"github.com/freehold-go/freehold/sqldb"
 )
 
-const insertPayment = `
-INSERT INTO payment (order_id, reference, customer, country, currency, business_at, placed, total, simulate,
-	confirmed, amount, ended, hold, captured, voided, reason, call, called, expires_at, refunds, revision, changed_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
-ON CONFLICT (order_id) DO NOTHING`
+const paymentColumns = `order_id, reference, customer, country, currency, business_at, placed, total, simulate,
+	confirmed, amount, ended, hold, captured, voided, reason, call, called, expires_at, refunds, revision, changed_at`
 
-// insert stores a payment of which nothing is stored yet. It reports false, and
-// stores nothing, if something is.
-func insert(ctx context.Context, tx sqldb.Tx, p *billing.Payment, revision int64) (bool, error) {
-	t := &p.Trade
-	res, err := tx.ExecContext(ctx, insertPayment, p.Order, t.Reference, t.Customer, t.Country, t.Currency, t.At.UnixMicro(),
-		p.Placed, int64(p.Total), p.Simulate, p.Confirmed, int64(p.Amount), p.Ended, string(p.Hold), int64(p.Captured), int64(p.Voided),
-		p.Reason, p.Call, p.Called, claimable(p), int64(len(p.Refunds)), revision, tx.Now().UnixMicro())
-	if err != nil {
-		return false, fmt.Errorf("billingdb: insert payment %s: %w", p.Order, err)
+// insertPayments stores payments of which nothing is stored yet. It returns of how
+// many that is true; the others are left as they are.
+func insertPayments(ctx context.Context, tx sqldb.Tx, all []*held) (int64, error) {
+	args := make([]any, 0, 22*len(all))
+	for _, h := range all {
+		p, t := &h.p, &h.p.Trade
+		args = append(args, p.Order, t.Reference, t.Customer, t.Country, t.Currency, t.At.UnixMicro(),
+			p.Placed, int64(p.Total), p.Simulate, p.Confirmed, int64(p.Amount), p.Ended, string(p.Hold), int64(p.Captured), int64(p.Voided),
+			p.Reason, p.Call, p.Called, claimable(p), int64(len(p.Refunds)), h.next, tx.Now().UnixMicro())
 	}
-	n, err := res.RowsAffected()
-	if err != nil || n == 0 {
-		return false, err
-	}
-	return true, saveRefunds(ctx, tx, p)
+	return affected(tx.ExecContext(ctx, insertPaymentRows(len(all)), args...))
 }
+
+var insertPaymentRows = rows(func(n int) string {
+	return `INSERT INTO payment (` + paymentColumns + `)
+VALUES ` + values(n, 22) + `
+ON CONFLICT (order_id) DO NOTHING`
+})
 
 const selectPayment = `
 SELECT reference, customer, country, currency, business_at, placed, total, simulate,
@@ -65,39 +64,31 @@ func load(ctx context.Context, tx sqldb.Tx, order string) (p *billing.Payment, r
 	return p, revision, true, err
 }
 
-const updatePayment = `
-UPDATE payment
-SET confirmed = $3, amount = $4, ended = $5, hold = $6, captured = $7, voided = $8, reason = $9, call = $10, called = $11,
-	expires_at = $12, refunds = $13, revision = $14, changed_at = $15
-WHERE order_id = $1
-	AND revision = $2`
-
-const updateOrder = `
-UPDATE payment
-SET reference = $2, customer = $3, country = $4, currency = $5, business_at = $6, placed = $7, total = $8, simulate = $9
-WHERE order_id = $1`
-
-// update stores a payment that was read as was, at a revision. It reports false, and
-// stores nothing, if the payment is not at that revision.
-func update(ctx context.Context, tx sqldb.Tx, was, p *billing.Payment, from, to int64) (bool, error) {
-	res, err := tx.ExecContext(ctx, updatePayment, p.Order, from, p.Confirmed, int64(p.Amount), p.Ended, string(p.Hold),
-		int64(p.Captured), int64(p.Voided), p.Reason, p.Call, p.Called, claimable(p), int64(len(p.Refunds)), to, tx.Now().UnixMicro())
-	if err != nil {
-		return false, fmt.Errorf("billingdb: update payment %s: %w", p.Order, err)
+// updatePayments stores payments that are stored at their revisions. It returns of
+// how many that is true; the others are left as they are.
+func updatePayments(ctx context.Context, tx sqldb.Tx, all []*held) (int64, error) {
+	args := make([]any, 0, 23*len(all))
+	for _, h := range all {
+		p, t := &h.p, &h.p.Trade
+		args = append(args, p.Order, h.revision, t.Reference, t.Customer, t.Country, t.Currency, t.At.UnixMicro(),
+			p.Placed, int64(p.Total), p.Simulate, p.Confirmed, int64(p.Amount), p.Ended, string(p.Hold), int64(p.Captured), int64(p.Voided),
+			p.Reason, p.Call, p.Called, claimable(p), int64(len(p.Refunds)), h.next, tx.Now().UnixMicro())
 	}
-	n, err := res.RowsAffected()
-	if err != nil || n == 0 {
-		return false, err
-	}
-	if t := &p.Trade; was.Trade != *t || was.Placed != p.Placed {
-		_, err := tx.ExecContext(ctx, updateOrder, p.Order, t.Reference, t.Customer, t.Country, t.Currency, t.At.UnixMicro(),
-			p.Placed, int64(p.Total), p.Simulate)
-		if err != nil {
-			return false, fmt.Errorf("billingdb: update payment %s: %w", p.Order, err)
-		}
-	}
-	return true, saveRefunds(ctx, tx, p)
+	return affected(tx.ExecContext(ctx, updatePaymentRows(len(all)), args...))
 }
+
+// The first row says what its columns are; both databases name them column1 and so on.
+var updatePaymentRows = rows(func(n int) string {
+	return `UPDATE payment
+SET reference = v.column3, customer = v.column4, country = v.column5, currency = v.column6, business_at = v.column7, placed = v.column8,
+	total = v.column9, simulate = v.column10, confirmed = v.column11, amount = v.column12, ended = v.column13, hold = v.column14,
+	captured = v.column15, voided = v.column16, reason = v.column17, call = v.column18, called = v.column19, expires_at = v.column20,
+	refunds = v.column21, revision = v.column22, changed_at = v.column23
+FROM (VALUES ` + values(n, 23, "TEXT", "BIGINT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "BOOLEAN", "BIGINT", "TEXT", "BOOLEAN", "BIGINT", "TEXT", "TEXT",
+		"BIGINT", "BIGINT", "TEXT", "TEXT", "BOOLEAN", "BIGINT", "BIGINT", "BIGINT", "BIGINT") + `) AS v
+WHERE payment.order_id = v.column1
+	AND payment.revision = v.column2`
+})
 
 // claimable is until when the hold waits to be claimed, 0 if it does not.
 func claimable(p *billing.Payment) int64 {

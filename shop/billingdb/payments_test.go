@@ -13,6 +13,7 @@ import (
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
 	"github.com/freehold-go/freehold/follow/followtest"
+	"github.com/freehold-go/freehold/intent"
 	"github.com/freehold-go/freehold/shop/billing"
 	"github.com/freehold-go/freehold/shop/billingdb"
 	"github.com/freehold-go/freehold/shop/event"
@@ -46,13 +47,9 @@ func TestEveryFaultLeavesTheSameBooks(t *testing.T) {
 		Given: given,
 		Routes: func() []follow.Route[sqldb.Tx] {
 			store, provider := billingdb.NewStore(0), billing.NewSimulated(nil)
-			return append(store.Routes(), follow.On(func(ctx context.Context, tx sqldb.Tx, e event.CallRequested, _ freehold.Recorded) error {
-				o, err := billing.Perform(ctx, provider, e, 1)
-				if err != nil {
-					return err
-				}
-				return store.Answered(ctx, tx, e, o)
-			}))
+			return []follow.Route[sqldb.Tx]{follow.Batch(func(ctx context.Context, tx sqldb.Tx, rs []freehold.Recorded) error {
+				return inRuns(ctx, tx, store, provider, rs)
+			})}
 		},
 		Digest: digest,
 	})
@@ -247,7 +244,7 @@ func TestRollbackLeavesNothing(t *testing.T) {
 	e := event.CallRequested{Order: "1", Step: billing.StepCapture, Amount: 5000}
 	failed := errors.New("failed on purpose")
 	_, err = s.db.Update(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
-		if err := s.store.Answered(ctx, tx, e, billing.Outcome{Approved: true}); err != nil {
+		if err := s.store.Answered(ctx, tx, done(e, billing.Outcome{Approved: true})); err != nil {
 			return err
 		}
 		return failed
@@ -310,4 +307,42 @@ func TestExpiredHoldsAreVoided(t *testing.T) {
 	if p := s.payment("2"); p.State() != billing.Captured {
 		t.Errorf("payment %+v", p)
 	}
+}
+
+// inRuns gives calls with what the provider answers, and what stands between them,
+// to the store, each run at once.
+func inRuns(ctx context.Context, tx sqldb.Tx, store *billingdb.Store, provider billing.Provider, rs []freehold.Recorded) error {
+	for len(rs) > 0 {
+		n, call := 0, rs[0].Type.Name == "payment.call-requested"
+		var answers []intent.Done[event.CallRequested, billing.Outcome]
+		for ; n < len(rs) && (rs[n].Type.Name == "payment.call-requested") == call; n++ {
+			if !call {
+				continue
+			}
+			e, err := rs[n].Decode()
+			if err != nil {
+				return err
+			}
+			o, err := billing.Perform(ctx, provider, e.(event.CallRequested), 1)
+			if err != nil {
+				return err
+			}
+			answers = append(answers, done(e.(event.CallRequested), o)...)
+		}
+		if err := store.Answered(ctx, tx, answers); err != nil {
+			return err
+		}
+		if !call {
+			if err := store.Apply(ctx, tx, rs[:n]); err != nil {
+				return err
+			}
+		}
+		rs = rs[n:]
+	}
+	return nil
+}
+
+// done is one answered call.
+func done(e event.CallRequested, o billing.Outcome) []intent.Done[event.CallRequested, billing.Outcome] {
+	return []intent.Done[event.CallRequested, billing.Outcome]{{Event: e, Outcome: o}}
 }

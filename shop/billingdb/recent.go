@@ -14,6 +14,7 @@ import (
 type recent struct {
 	mu         sync.Mutex
 	young, old map[string]remembered // two generations bound the memory
+	doubts     map[string]bool       // orders whose payments must be read the next time
 }
 
 type remembered struct {
@@ -24,16 +25,31 @@ type remembered struct {
 // recentPayments is how many payments each generation holds.
 const recentPayments = 8 << 10
 
-// get returns a copy of what is remembered of an order.
-func (r *recent) get(order string) (p billing.Payment, revision int64, ok bool) {
+// get returns a copy of what is remembered of an order, or that it is doubted.
+func (r *recent) get(order string) (p billing.Payment, revision int64, ok, doubted bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.doubts[order] {
+		return p, 0, false, true
+	}
 	m, ok := r.young[order]
 	if !ok {
 		m, ok = r.old[order]
 	}
 	m.payment.Refunds = slices.Clone(m.payment.Refunds)
-	return m.payment, m.revision, ok
+	return m.payment, m.revision, ok, false
+}
+
+// doubt has payments read the next time, because the database holds others.
+func (r *recent) doubt(all []*held) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.doubts == nil {
+		r.doubts = map[string]bool{}
+	}
+	for _, h := range all {
+		r.doubts[h.p.Order] = true
+	}
 }
 
 func (r *recent) put(p *billing.Payment, revision int64) {
@@ -45,4 +61,5 @@ func (r *recent) put(p *billing.Payment, revision int64) {
 		r.young, r.old = make(map[string]remembered, recentPayments), r.young
 	}
 	r.young[p.Order] = m
+	delete(r.doubts, p.Order)
 }

@@ -10,35 +10,25 @@ import (
 //go:embed schema/*.sql
 var files embed.FS
 
-// Dialect names a database whose SQL differs in what triggers look like.
-type Dialect string
-
-const (
-	// SQLite is the dialect of package sqlite.
-	SQLite Dialect = "sqlite"
-	// Postgres is the dialect of package postgres.
-	Postgres Dialect = "postgres"
-)
-
-// Schema is Billing's tables for a dialect: .sql files to be applied once each, in
-// the order of their names. A file name with a dialect before .sql is for that
-// dialect only, the others are for all.
-func Schema(d Dialect) fs.FS {
+// Schema is Billing's tables for an engine, sqlite or postgres, whose triggers look
+// different: .sql files to be applied once each, in the order of their names. A file
+// name with an engine before .sql is for that engine only, the others are for all.
+func Schema(engine string) fs.FS {
 	all, err := fs.Sub(files, "schema")
 	if err != nil {
 		panic(err) // the directory is embedded above
 	}
-	return schema{all, d}
+	return schema{all, engine}
 }
 
 type schema struct {
-	all     fs.FS
-	dialect Dialect
+	all    fs.FS
+	engine string
 }
 
 func (s schema) foreign(name string) bool {
 	parts := strings.Split(name, ".")
-	return len(parts) == 3 && parts[1] != string(s.dialect)
+	return len(parts) == 3 && parts[1] != s.engine
 }
 
 func (s schema) Open(name string) (fs.File, error) {

@@ -33,7 +33,7 @@ func open(t testing.TB) *sqlite.DB {
 		t.Fatal(err)
 	}
 	db, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "billing.db"), "billing", types, &sqlite.Options{
-		Migrations: billingdb.Schema(billingdb.SQLite), Relaxed: true, Log: slog.New(slog.DiscardHandler),
+		Migrations: billingdb.Schema("sqlite"), Relaxed: true, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -215,7 +215,7 @@ func (s *shop) answer(e event.CallRequested) {
 			continue
 		}
 		if err == nil {
-			_, err = s.db.Update(s.t.Context(), func(ctx context.Context, tx sqldb.Tx) error { return s.store.Answered(ctx, tx, e, o) })
+			_, err = s.db.Update(s.t.Context(), func(ctx context.Context, tx sqldb.Tx) error { return s.store.Answered(ctx, tx, done(e, o)) })
 		}
 		if err != nil {
 			s.t.Fatal(err)

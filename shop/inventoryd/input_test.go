@@ -117,11 +117,11 @@ func TestReadThatCannotSeeItsTokenSaysSo(t *testing.T) {
 
 func TestServiceThatCannotStartSaysWhyAndHoldsNothing(t *testing.T) {
 	t.Parallel()
-	cfg := inventoryd.Config{Data: t.TempDir(), OrderFeed: "nonsense", Relaxed: true, Log: quiet}
+	cfg := inventoryd.Config{Data: t.TempDir(), Order: "nonsense", Relaxed: true, Log: quiet}
 	if _, err := inventoryd.New(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "nonsense") {
 		t.Errorf("bad feed URL: %v", err)
 	}
-	cfg.OrderFeed = "http://127.0.0.1:1/feed"
+	cfg.Order = "http://127.0.0.1:1"
 	s, err := inventoryd.New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

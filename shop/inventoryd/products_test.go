@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/freehold-go/freehold/internal/testredis"
 	"github.com/freehold-go/freehold/shop/inventoryd"
 )
 
@@ -18,7 +20,45 @@ import (
 // the database.
 func TestProductReadsGoThroughACacheThatNeverLies(t *testing.T) {
 	t.Parallel()
-	s, err := inventoryd.New(t.Context(), inventoryd.Config{Data: t.TempDir(), Token: strings.Repeat("t", 32), OrderFeed: "http://127.0.0.1:1/feed", Log: slog.New(slog.DiscardHandler)})
+	testProductReads(t, "")
+}
+
+// TestProductReadsGoThroughASharedCacheThatIsEmptiedAndAway is the same, while the
+// server of the shared cache is emptied, killed and started again.
+func TestProductReadsGoThroughASharedCacheThatIsEmptiedAndAway(t *testing.T) {
+	t.Parallel()
+	srv := testredis.NewServer(t)
+	stop := make(chan struct{})
+	var chaos sync.WaitGroup
+	chaos.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if srv.Do("FLUSHALL"); i%200 == 199 {
+				srv.Kill()
+				srv.Restart()
+			}
+		}
+	})
+	testProductReads(t, srv.URL()+"/shop")
+	close(stop)
+	chaos.Wait()
+}
+
+func TestACacheURLThatCannotBeReadIsRefused(t *testing.T) {
+	t.Parallel()
+	_, err := inventoryd.New(t.Context(), inventoryd.Config{Data: t.TempDir(), Order: "http://127.0.0.1:1", Cache: "redis://user:secret@:6379/x", Log: slog.New(slog.DiscardHandler)})
+	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "redis://") {
+		t.Errorf("%v", err)
+	}
+}
+
+func testProductReads(t *testing.T, cacheURL string) {
+	t.Helper()
+	s, err := inventoryd.New(t.Context(), inventoryd.Config{Cache: cacheURL, Data: t.TempDir(), Token: strings.Repeat("t", 32), Order: "http://127.0.0.1:1", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

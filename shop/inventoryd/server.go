@@ -4,12 +4,14 @@ package inventoryd
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,8 +20,10 @@ import (
 	"github.com/freehold-go/freehold/follow"
 	"github.com/freehold-go/freehold/host"
 	"github.com/freehold-go/freehold/inbox"
+	"github.com/freehold-go/freehold/kv"
 	"github.com/freehold-go/freehold/outbox"
-	"github.com/freehold-go/freehold/pebble"
+	"github.com/freehold-go/freehold/redis"
+	"github.com/freehold-go/freehold/shop/database"
 	"github.com/freehold-go/freehold/shop/event"
 	"github.com/freehold-go/freehold/shop/inventorydb"
 	"github.com/freehold-go/freehold/shop/web"
@@ -33,12 +37,20 @@ type Config struct {
 	// Listener is used instead of Addr, and closed with the server once New has
 	// succeeded.
 	Listener net.Listener
-	// Data is the directory of the database; it is made if it is missing.
+	// Data is the directory of the database if it has no URL; it is made if it is
+	// missing.
 	Data string
+	// DB is the URL of the database; see package database. Empty is a directory in
+	// Data.
+	DB string
+	// Cache is the URL of a Redis server by which instances share what they have read
+	// of products: redis://user:password@host:port/prefix. Empty is none.
+	Cache string
 	// Token guards the operator's endpoints, and is sent to the other services' feeds.
 	Token string
-	// OrderFeed is the URL of the Order service's feed.
-	OrderFeed string
+	// Order is the base URL of the Order service, or several with commas, of its
+	// instances.
+	Order string
 	// Publisher and Subscriber are the broker's two ends. nil is pull mode.
 	Publisher  transport.Publisher
 	Subscriber transport.Subscriber
@@ -56,7 +68,7 @@ type Config struct {
 // Server is the Inventory service, ready to run.
 type Server struct {
 	*host.Host
-	db     *pebble.DB
+	db     database.DB[kv.Tx]
 	store  *inventorydb.Store
 	orders *follow.Follower
 	wait   time.Duration
@@ -81,26 +93,37 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	orderTypes, err := event.OrderTypes()
-	if err != nil {
-		return nil, err
-	}
-	orders, err := inbox.Remote(event.SourceOrder, cfg.OrderFeed, orderTypes, &inbox.Options{Subscriber: cfg.Subscriber, Token: cfg.Token, Log: cfg.Log})
+	orders, err := web.Remote(event.SourceOrder, cfg.Order, event.OrderTypes, &inbox.Options{Consumer: "inventory", Subscriber: cfg.Subscriber, Token: cfg.Token, Log: cfg.Log})
 	if err != nil {
 		return nil, fmt.Errorf("inventory: %w", err)
 	}
-	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
-		return nil, fmt.Errorf("inventory: data directory: %w", err)
+	if cfg.Data == "" && cfg.DB == "" {
+		return nil, errors.New("inventory: no data directory, and no URL of a database: give one of them")
 	}
-	if s.db, err = pebble.Open(ctx, filepath.Join(cfg.Data, "inventory.pebble"), event.SourceInventory, types, &pebble.Options{Relaxed: cfg.Relaxed, Warn: time.Second, Log: cfg.Log}); err != nil {
+	if cfg.DB == "" {
+		cfg.DB = "pebble:" + filepath.Join(cfg.Data, "inventory.pebble")
+	}
+	if s.db, err = database.OpenKV(ctx, cfg.DB, event.SourceInventory, types, database.Options{Relaxed: cfg.Relaxed, Warn: time.Second, Log: cfg.Log}); err != nil {
 		return nil, fmt.Errorf("inventory: %w", err)
 	}
-	s.Host, err = host.New("inventory", s.db.Journal(), &host.Options{Addr: cfg.Addr, Listener: cfg.Listener, Token: cfg.Token, Audit: []string{"inventory.pebble: " + strings.Join(s.db.Audit(), ", ")}, Log: cfg.Log})
+	owned, audit := []io.Closer{s.db}, []string{database.Line(cfg.DB, s.db)}
+	var second *redis.Cache
+	if cfg.Cache != "" {
+		if second, err = redis.OpenCache(cfg.Cache, sharedName, &redis.CacheOptions{Log: cfg.Log}); err != nil {
+			_ = s.db.Close() // err says what went wrong
+			return nil, fmt.Errorf("inventory: %w", err)
+		}
+		owned, audit = append(owned, second), append(audit, "shared cache "+database.Line(cfg.Cache, second))
+	}
+	s.Host, err = host.New("inventory", s.db.Journal(), &host.Options{Addr: cfg.Addr, Listener: cfg.Listener, Token: cfg.Token, Consumers: web.Consumers(cfg.Order), Lease: database.Lease(s.db), Audit: audit, Log: cfg.Log})
 	if err != nil {
-		_ = s.db.Close() // err says what went wrong
+		for _, c := range owned {
+			_ = c.Close() // err says what went wrong
+		}
 		return nil, err
 	}
-	s.Own(s.db)
+	s.Own(owned...)
+	database.Gauges(s.Host, s.db)
 	// Who comes first decides who gets the last item: one transaction at a time.
 	s.orders, err = follow.New("reservations", s.db, []follow.Source{orders}, &follow.Options{Log: cfg.Log}, s.store.Routes()...)
 	if err != nil {
@@ -109,14 +132,14 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	s.Go("orders", orders)
 	if cfg.Publisher != nil {
-		s.Go("relay", outbox.New(s.db.Journal(), cfg.Publisher, &outbox.Options{Log: cfg.Log}))
+		s.GoSingle("relay", outbox.New(s.db.Journal(), cfg.Publisher, &outbox.Options{Log: cfg.Log}))
 	}
-	s.Go("reservations", s.orders)
-	s.products = s.productCache()
-	s.watchProducts()
+	s.GoSingle("reservations", s.orders)
+	s.cacheProducts(second)
 	mux := http.NewServeMux()
 	s.api(mux)
 	s.Handle("/", web.Handler(mux))
+	s.HandleOperator("PUT /operator/opening", http.HandlerFunc(s.setOpening))
 	return s, nil
 }
 
@@ -127,17 +150,20 @@ func (s *Server) await(ctx context.Context, tok freehold.Token) error {
 	if err := s.orders.WaitFor(ctx, tok); err != nil {
 		return err
 	}
-	own := s.db.Journal()
-	for _, want := range tok.Of(own.Name()) {
-		_, head, err := own.Bounds(ctx)
-		switch {
-		case err != nil:
-			return err
-		case want.Epoch != head.Epoch:
-			return fmt.Errorf("%s is at epoch %s: %w", own.Name(), head.Epoch, freehold.ErrHistoryLost)
-		case want.Position > head.Position:
-			return fmt.Errorf("%s is at %d, the token asks for %d: %w", own.Name(), head.Position, want.Position, freehold.ErrBehind)
-		}
+	return web.Holds(ctx, s.db.Journal(), tok)
+}
+
+// setOpening stores the opening stock of products that nobody has defined: a number,
+// negative for none.
+func (s *Server) setOpening(w http.ResponseWriter, r *http.Request) {
+	raw, err := io.ReadAll(io.LimitReader(r.Body, 100))
+	quantity, parseErr := strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64)
+	if err = errors.Join(err, parseErr); err != nil {
+		http.Error(w, "want a number", http.StatusUnprocessableEntity)
+		return
 	}
-	return nil
+	_, err = s.db.Update(r.Context(), func(ctx context.Context, tx kv.Tx) error { return inventorydb.SetOpening(ctx, tx, quantity) })
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	}
 }

@@ -54,7 +54,7 @@ func setup(t *testing.T) *service {
 			t.Error(err)
 		}
 	})
-	s.cfg = inventoryd.Config{Data: t.TempDir(), Token: operatorToken, OrderFeed: feed.URL + "/feed", Wait: 20 * time.Second, Relaxed: true, Log: quiet}
+	s.cfg = inventoryd.Config{Data: t.TempDir(), Token: operatorToken, Order: feed.URL, Wait: 20 * time.Second, Relaxed: true, Log: quiet}
 	s.start()
 	t.Cleanup(func() { s.stop() })
 	return s

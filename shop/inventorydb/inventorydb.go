@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"net/url"
 
 	"github.com/freehold-go/freehold"
@@ -31,7 +32,8 @@ var (
 )
 
 // Store changes stock. Opening is the stock with which an unknown product begins
-// when an order or a movement names it; negative refuses unknown products.
+// when an order or a movement names it; if it is negative, what SetOpening has stored
+// is, and without that unknown products are refused.
 type Store struct{ Opening int64 }
 
 // shelf keeps the stock that a transaction touches: each product is read once and
@@ -63,8 +65,12 @@ func (s *shelf) Stock(sku string) (*inventory.Stock, error) {
 			return nil, err
 		}
 		if t.now = t.was; !found {
-			t.missing = s.opening < 0
-			t.now.Free, t.now.Received = max(s.opening, 0), max(s.opening, 0)
+			opening, err := s.openingStock()
+			if err != nil {
+				return nil, err
+			}
+			t.missing = opening < 0
+			t.now.Free, t.now.Received = max(opening, 0), max(opening, 0)
 		}
 		s.touched[sku] = t
 	}
@@ -72,6 +78,24 @@ func (s *shelf) Stock(sku string) (*inventory.Stock, error) {
 		return nil, nil
 	}
 	return &t.now, nil
+}
+
+var openings = kv.NewTable[int64]("opening")
+
+// SetOpening stores the opening stock of unknown products; negative is none.
+func SetOpening(ctx context.Context, tx kv.Tx, quantity int64) error {
+	return openings.Put(ctx, tx, "", quantity)
+}
+
+func (s *shelf) openingStock() (int64, error) {
+	if s.opening >= 0 {
+		return s.opening, nil
+	}
+	stored, found, err := openings.Get(s.ctx, s.tx, "")
+	if !found {
+		stored = -1
+	}
+	return stored, err
 }
 
 // create returns a product's stock, beginning it if it is unknown.
@@ -103,6 +127,9 @@ func (s *shelf) store() error {
 // Routes handles the orders of the Order service.
 func (s *Store) Routes() []follow.Route[kv.Tx] {
 	return []follow.Route[kv.Tx]{follow.Batch(func(ctx context.Context, tx kv.Tx, rs []freehold.Recorded) error {
+		if err := reservations.Warm(ctx, tx, orders(rs)); err != nil {
+			return err
+		}
 		shelf := s.shelf(ctx, tx)
 		for _, r := range rs {
 			if err := s.handle(ctx, tx, shelf, r); err != nil {
@@ -111,6 +138,17 @@ func (s *Store) Routes() []follow.Route[kv.Tx] {
 		}
 		return shelf.store()
 	})}
+}
+
+// orders are those that the events are of.
+func orders(rs []freehold.Recorded) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := range rs {
+			if !yield(rs[i].Stream.ID()) {
+				return
+			}
+		}
+	}
 }
 
 func (s *Store) handle(ctx context.Context, tx kv.Tx, shelf *shelf, r freehold.Recorded) error {
@@ -268,6 +306,9 @@ func (s *Store) Move(ctx context.Context, tx kv.Tx, e event.StockAdjusted) (fres
 	var conflict *freehold.Conflict
 	if errors.As(err, &conflict) {
 		for r, err := range tx.Events(ctx, conflict.Stream, 0) {
+			if errors.Is(err, freehold.ErrGone) {
+				return false, errors.Join(conflict, err) // so old that nobody can tell whether it is the same
+			}
 			if err != nil {
 				return false, err
 			}

@@ -11,7 +11,7 @@ import (
 
 func TestDatabaseThatIsDownIsSaidSo(t *testing.T) {
 	t.Parallel()
-	s, err := orderd.New(t.Context(), orderd.Config{Data: t.TempDir(), InventoryFeed: "http://127.0.0.1:1/feed", BillingFeed: "http://127.0.0.1:1/feed", Relaxed: true, Log: quiet})
+	s, err := orderd.New(t.Context(), orderd.Config{Data: t.TempDir(), Inventory: "http://127.0.0.1:1", Billing: "http://127.0.0.1:1", Relaxed: true, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func TestDatabaseThatIsDownIsSaidSo(t *testing.T) {
 // The participants may be away: orders are taken.
 func TestOrdersAreTakenWhileTheOthersAreAway(t *testing.T) {
 	t.Parallel()
-	s, err := orderd.New(t.Context(), orderd.Config{Data: t.TempDir(), InventoryFeed: "http://127.0.0.1:1/feed", BillingFeed: "http://127.0.0.1:1/feed", Relaxed: true, Log: quiet})
+	s, err := orderd.New(t.Context(), orderd.Config{Data: t.TempDir(), Inventory: "http://127.0.0.1:1", Billing: "http://127.0.0.1:1", Relaxed: true, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,11 +45,11 @@ func TestOrdersAreTakenWhileTheOthersAreAway(t *testing.T) {
 
 func TestServiceThatCannotStartSaysWhyAndHoldsNothing(t *testing.T) {
 	t.Parallel()
-	cfg := orderd.Config{Data: t.TempDir(), InventoryFeed: "nonsense", BillingFeed: "http://127.0.0.1:1/feed", Relaxed: true, Log: quiet}
+	cfg := orderd.Config{Data: t.TempDir(), Inventory: "nonsense", Billing: "http://127.0.0.1:1", Relaxed: true, Log: quiet}
 	if _, err := orderd.New(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "nonsense") {
 		t.Errorf("bad feed URL: %v", err)
 	}
-	cfg.InventoryFeed = cfg.BillingFeed
+	cfg.Inventory = cfg.Billing
 	s, err := orderd.New(t.Context(), cfg) // the databases are free again
 	if err != nil {
 		t.Fatal(err)

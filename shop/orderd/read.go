@@ -34,6 +34,9 @@ type reportOut struct {
 	More bool          `json:"more" doc:"there are rows behind these: go on from the last key with a zero byte behind it"`
 }
 
+// lookAgain is how often an order is looked at that another instance changes.
+const lookAgain = 20 * time.Millisecond
+
 // maxWait bounds how long a read waits for an order to change.
 const maxWait = 30 * time.Second
 
@@ -217,9 +220,14 @@ func (s *Server) await(ctx context.Context, id string, tok freehold.Token, until
 		if err != nil || reached(out.Status, until) {
 			return out, err
 		}
+		var look <-chan time.Time // the read model is built by another instance, and does not tell
+		if !s.Leads() {
+			look = time.After(lookAgain)
+		}
 		select {
 		case at := <-changed:
 			tok = tok.Merge(freehold.NewToken(at))
+		case <-look:
 		case <-timer.C:
 			return out, nil
 		case <-ctx.Done():

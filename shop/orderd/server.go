@@ -8,10 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/freehold-go/freehold"
@@ -21,15 +19,14 @@ import (
 	"github.com/freehold-go/freehold/inbox"
 	"github.com/freehold-go/freehold/kv"
 	"github.com/freehold-go/freehold/outbox"
-	"github.com/freehold-go/freehold/pebble"
 	"github.com/freehold-go/freehold/projection"
 	"github.com/freehold-go/freehold/saga"
+	"github.com/freehold-go/freehold/shop/database"
 	"github.com/freehold-go/freehold/shop/event"
 	"github.com/freehold-go/freehold/shop/order"
 	"github.com/freehold-go/freehold/shop/orderdb"
 	"github.com/freehold-go/freehold/shop/web"
 	"github.com/freehold-go/freehold/sqldb"
-	"github.com/freehold-go/freehold/sqlite"
 	"github.com/freehold-go/freehold/transport"
 )
 
@@ -40,12 +37,17 @@ type Config struct {
 	// Listener is used instead of Addr, and closed with the server once New has
 	// succeeded.
 	Listener net.Listener
-	// Data is the directory of the databases; it is made if it is missing.
+	// Data is the directory of the databases that have no URL; it is made if it is
+	// missing.
 	Data string
+	// DB and Views are the URLs of the orders' database and of the read models'; see
+	// package database. Empty is a file in Data.
+	DB, Views string
 	// Token guards the operator's endpoints, and is sent to the other services' feeds.
 	Token string
-	// InventoryFeed and BillingFeed are the URLs of the other services' feeds.
-	InventoryFeed, BillingFeed string
+	// Inventory and Billing are the base URLs of the other services, with commas
+	// between those of several instances.
+	Inventory, Billing string
 	// Publisher and Subscriber are the broker's two ends. nil is pull mode.
 	Publisher  transport.Publisher
 	Subscriber transport.Subscriber
@@ -60,7 +62,7 @@ type Config struct {
 // Server is the Order service, ready to run.
 type Server struct {
 	*host.Host
-	db       *sqlite.DB
+	db       database.DB[sqldb.Tx]
 	orders   *aggregate.Repo[order.Order]
 	checkout *saga.Process[sqldb.Tx, order.Checkout]
 	views    *projection.Projection[kv.Tx]
@@ -79,7 +81,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if cfg.Wait <= 0 {
 		cfg.Wait = 5 * time.Second
 	}
-	s := &Server{wait: cfg.Wait, services: map[string]string{"inventory": base(cfg.InventoryFeed), "billing": base(cfg.BillingFeed)}}
+	s := &Server{wait: cfg.Wait, services: map[string]string{"inventory": cfg.Inventory, "billing": cfg.Billing}}
 	var opened []io.Closer
 	defer func() {
 		if err != nil {
@@ -89,24 +91,30 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 			err = fmt.Errorf("order: %w", err)
 		}
 	}()
-	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
+	if cfg.Data == "" && (cfg.DB == "" || cfg.Views == "") {
+		return nil, errors.New("no data directory, and no URL of a database: give one of them")
+	}
+	if cfg.DB == "" {
+		cfg.DB = "sqlite:" + filepath.Join(cfg.Data, "order.db")
+	}
+	if cfg.Views == "" {
+		cfg.Views = "pebble:" + filepath.Join(cfg.Data, "order-views.pebble")
 	}
 	types, err := event.OrderTypes()
 	if err != nil {
 		return nil, err
 	}
-	s.db, err = sqlite.Open(ctx, filepath.Join(cfg.Data, "order.db"), event.SourceOrder, types, &sqlite.Options{Relaxed: cfg.Relaxed, Log: cfg.Log})
+	s.db, err = database.OpenSQL(ctx, cfg.DB, event.SourceOrder, types, database.Options{Relaxed: cfg.Relaxed, Log: cfg.Log})
 	if err != nil {
 		return nil, err
 	}
 	opened = append(opened, s.db)
-	views, err := openViews(ctx, cfg)
+	views, err := database.OpenViews(ctx, cfg.Views, "order.views", database.Options{Relaxed: cfg.Relaxed, Log: cfg.Log})
 	if err != nil {
 		return nil, err
 	}
 	opened = append(opened, views)
-	s.Host, err = host.New("order", s.db.Journal(), &host.Options{Addr: cfg.Addr, Listener: cfg.Listener, Token: cfg.Token, Audit: []string{"order.db: " + strings.Join(s.db.Audit(), ", "), "order-views.pebble: " + strings.Join(views.Audit(), ", ")}, Log: cfg.Log})
+	s.Host, err = host.New("order", s.db.Journal(), &host.Options{Addr: cfg.Addr, Listener: cfg.Listener, Token: cfg.Token, Consumers: web.Consumers(cfg.Inventory, cfg.Billing), Lease: database.Lease(s.db), Audit: []string{database.Line(cfg.DB, s.db), database.Line(cfg.Views, views)}, Log: cfg.Log})
 	if err != nil {
 		return nil, err
 	}
@@ -119,36 +127,31 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	return s, nil
 }
 
-// openViews opens the database of the read models. It has a journal like all, to
-// which nothing is ever written.
-func openViews(ctx context.Context, cfg Config) (*pebble.DB, error) {
-	none, err := freehold.NewCatalog()
-	if err != nil {
-		return nil, err
-	}
-	return pebble.Open(ctx, filepath.Join(cfg.Data, "order-views.pebble"), "order.views", none, &pebble.Options{Disposable: true, Relaxed: cfg.Relaxed, Log: cfg.Log})
-}
-
 // wire connects the parts: what is followed, the checkout, the read models, HTTP.
-func (s *Server) wire(cfg Config, views *pebble.DB) (err error) {
+func (s *Server) wire(cfg Config, views database.Views) (err error) {
 	own := s.db.Journal()
-	inventory, err := remote(event.SourceInventory, cfg.InventoryFeed, event.InventoryTypes, cfg)
+	remote := &inbox.Options{Consumer: "order", Subscriber: cfg.Subscriber, Token: cfg.Token, Log: cfg.Log}
+	inventory, err := web.Remote(event.SourceInventory, cfg.Inventory, event.InventoryTypes, remote)
 	if err != nil {
 		return err
 	}
-	billing, err := remote(event.SourceBilling, cfg.BillingFeed, event.BillingTypes, cfg)
+	billing, err := web.Remote(event.SourceBilling, cfg.Billing, event.BillingTypes, remote)
 	if err != nil {
 		return err
 	}
 	all := []follow.Source{own, inventory, billing}
 	options := follow.Options{Log: cfg.Log}
 	s.orders = aggregate.New[order.Order]("order", s.db, nil)
-	s.checkout, err = saga.New("checkout", 1, s.db, all, &saga.Options{Options: options}, order.Routes[sqldb.Tx](s.orders)...)
+	s.checkout, err = saga.New("checkout", 1, s.db, all, &saga.Options{Options: options, Stream: func(id string) freehold.StreamID { return freehold.Stream("order", id) }}, order.Routes[sqldb.Tx](s.orders)...)
 	if err != nil {
 		return err
 	}
 	projected := &projection.Options{Options: options, Wait: cfg.Wait}
-	s.views, err = projection.New("orders", 1, views, []follow.Source{own}, projected, func(ns string) []follow.Route[kv.Tx] {
+	orders, err := views.Of("orders")
+	if err != nil {
+		return err
+	}
+	s.views, err = projection.New("orders", 1, orders, []follow.Source{own}, projected, func(ns string) []follow.Route[kv.Tx] {
 		orders := orderdb.NewOrders(ns)
 		orders.Touched = s.waits.touched
 		return orders.Routes()
@@ -156,30 +159,24 @@ func (s *Server) wire(cfg Config, views *pebble.DB) (err error) {
 	if err != nil {
 		return err
 	}
-	s.sales, err = projection.New("sales", 1, views, all, projected, func(ns string) []follow.Route[kv.Tx] { return orderdb.NewSales(ns).Routes() })
+	sales, err := views.Of("sales")
+	if err != nil {
+		return err
+	}
+	s.sales, err = projection.New("sales", 1, sales, all, projected, func(ns string) []follow.Route[kv.Tx] { return orderdb.NewSales(ns).Routes() })
 	if err != nil {
 		return err
 	}
 	s.Go("inventory", inventory)
 	s.Go("billing", billing)
 	if cfg.Publisher != nil {
-		s.Go("relay", outbox.New(s.db.Journal(), cfg.Publisher, &outbox.Options{Log: cfg.Log}))
+		s.GoSingle("relay", outbox.New(s.db.Journal(), cfg.Publisher, &outbox.Options{Log: cfg.Log}))
 	}
-	s.Go("checkout", s.checkout)
-	s.Go("orders", s.views)
-	s.Go("sales", s.sales)
+	s.GoSingle("checkout", s.checkout)
+	s.GoSingle("orders", s.views)
+	s.GoSingle("sales", s.sales)
 	mux := http.NewServeMux()
 	s.api(mux)
 	s.Handle("/", web.Handler(mux))
 	return nil
-}
-
-func base(feed string) string { return strings.TrimSuffix(feed, "/feed") }
-
-func remote(name freehold.Source, feed string, types func() (*freehold.Catalog, error), cfg Config) (*inbox.Source, error) {
-	c, err := types()
-	if err != nil {
-		return nil, err
-	}
-	return inbox.Remote(name, feed, c, &inbox.Options{Subscriber: cfg.Subscriber, Token: cfg.Token, Log: cfg.Log})
 }

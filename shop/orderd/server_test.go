@@ -39,9 +39,15 @@ type service struct {
 
 func setup(t *testing.T) *service {
 	t.Helper()
-	s := &service{t: t, cfg: orderd.Config{Data: t.TempDir(), Token: strings.Repeat("t", 32), Log: quiet, Relaxed: true}}
-	s.inv, s.cfg.InventoryFeed = s.participant(event.SourceInventory, event.InventoryTypes)
-	s.bill, s.cfg.BillingFeed = s.participant(event.SourceBilling, event.BillingTypes)
+	return setupWith(t, "")
+}
+
+// setupWith runs it with its read models at a URL.
+func setupWith(t *testing.T, views string) *service {
+	t.Helper()
+	s := &service{t: t, cfg: orderd.Config{Data: t.TempDir(), Views: views, Token: strings.Repeat("t", 32), Log: quiet, Relaxed: true}}
+	s.inv, s.cfg.Inventory = s.participant(event.SourceInventory, event.InventoryTypes)
+	s.bill, s.cfg.Billing = s.participant(event.SourceBilling, event.BillingTypes)
 	s.start()
 	t.Cleanup(func() { s.stop() })
 	return s
@@ -64,7 +70,7 @@ func (s *service) participant(name freehold.Source, types func() (*freehold.Cata
 		server.Close()
 		db.Close()
 	})
-	return db, server.URL + "/feed"
+	return db, server.URL
 }
 
 // start runs the service, and what answers it, until stop.

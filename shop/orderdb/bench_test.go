@@ -9,9 +9,11 @@ import (
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/internal/testredis"
 	"github.com/freehold-go/freehold/kv"
 	"github.com/freehold-go/freehold/memory"
 	"github.com/freehold-go/freehold/pebble"
+	"github.com/freehold-go/freehold/redis"
 	"github.com/freehold-go/freehold/shop/event"
 	"github.com/freehold-go/freehold/shop/orderdb"
 )
@@ -57,21 +59,46 @@ func benchSource(b *testing.B) *memory.DB {
 	return source
 }
 
+// benchStores are where read models are built.
+var benchStores = map[string]func(b *testing.B) follow.DB[kv.Tx]{
+	"pebble": func(b *testing.B) follow.DB[kv.Tx] {
+		none, err := freehold.NewCatalog()
+		if err != nil {
+			b.Fatal(err)
+		}
+		db, err := pebble.Open(b.Context(), b.TempDir(), "views", none, &pebble.Options{Disposable: true})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { db.Close() })
+		return db
+	},
+	"redis": func(b *testing.B) follow.DB[kv.Tx] {
+		c, err := redis.Open(b.Context(), testredis.Start(b), nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { c.Close() })
+		s, err := c.Store("views")
+		if err != nil {
+			b.Fatal(err)
+		}
+		return s
+	},
+}
+
 func benchBuild(b *testing.B, routes func(ns string) []follow.Route[kv.Tx]) {
+	for name, open := range benchStores {
+		b.Run(name, func(b *testing.B) { benchBuildIn(b, open(b), routes) })
+	}
+}
+
+func benchBuildIn(b *testing.B, db follow.DB[kv.Tx], routes func(ns string) []follow.Route[kv.Tx]) {
 	source := benchSource(b)
 	_, head, err := source.Journal().Bounds(b.Context())
 	if err != nil {
 		b.Fatal(err)
 	}
-	none, err := freehold.NewCatalog()
-	if err != nil {
-		b.Fatal(err)
-	}
-	db, err := pebble.Open(b.Context(), b.TempDir(), "views", none, &pebble.Options{Disposable: true})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer db.Close()
 	n := 0
 	for b.Loop() {
 		n++

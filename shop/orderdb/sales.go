@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"math"
 	"time"
 
@@ -127,6 +128,9 @@ func (v Sales) apply(ctx context.Context, tx kv.Tx, rs []freehold.Recorded) erro
 			return fmt.Errorf("%s at %s: %w", rs[i].Type, rs[i].At, err)
 		}
 	}
+	if err := kv.Warm(ctx, tx, v.keys(&b)); err != nil {
+		return err
+	}
 	for d, keys := range b.figures {
 		table := v.figures(Dimensions[d])
 		for key, f := range keys {
@@ -146,6 +150,20 @@ func (v Sales) apply(ctx context.Context, tx kv.Tx, rs []freehold.Recorded) erro
 		return err
 	}
 	return v.summary().Put(ctx, tx, "", sum)
+}
+
+// keys yields what a batch is added to.
+func (v Sales) keys(b *batch) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for d, keys := range b.figures {
+			for key := range keys {
+				if !yield(v.ns + Dimensions[d] + "/" + key) {
+					return
+				}
+			}
+		}
+		yield(v.ns + "summary/")
+	}
 }
 
 // change adds to the figure at a key. A figure that becomes nothing is gone.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
+	"slices"
 	"time"
 
 	"github.com/freehold-go/freehold"
@@ -100,33 +102,65 @@ func (v Orders) List(ctx context.Context, tx kv.Tx, f Filter, after int64, limit
 	case f.Status != "":
 		prefix = v.status(f.Status)
 	}
-	scanned, last := 0, after
-	for item, err := range tx.Scan(ctx, prefix, behind(prefix, after)) {
-		if err != nil {
-			return nil, 0, err
-		}
+	for scanned, last := 0, after; ; {
 		if len(page) == limit || scanned == maxScan {
 			return page, last, nil
 		}
-		o, found, err := v.orders().Get(ctx, tx, string(item.Value))
+		ids, more, err := some(ctx, tx, prefix, last, min(limit-len(page), maxScan-scanned))
+		if err == nil {
+			err = v.orders().Warm(ctx, tx, slices.Values(ids))
+		}
 		if err != nil {
 			return nil, 0, err
 		}
-		if !found {
-			return nil, 0, fmt.Errorf("orderdb: order %s is in an index and nowhere else: rebuild the read model", item.Value)
+		for _, id := range ids {
+			o, found, err := v.orders().Get(ctx, tx, id)
+			if err != nil {
+				return nil, 0, err
+			}
+			if !found {
+				return nil, 0, fmt.Errorf("orderdb: order %s is in an index and nowhere else: rebuild the read model", id)
+			}
+			scanned, last = scanned+1, o.Number
+			if f.Status == "" || o.Status == f.Status {
+				page = append(page, o)
+			}
 		}
-		scanned, last = scanned+1, o.Number
-		if f.Status == "" || o.Status == f.Status {
-			page = append(page, o)
+		if !more {
+			return page, 0, nil
 		}
 	}
-	return page, 0, nil
+}
+
+// some returns up to limit ids of an index behind a number, and whether there are more.
+func some(ctx context.Context, tx kv.Tx, prefix string, after int64, limit int) (ids []string, more bool, err error) {
+	for item, err := range tx.Scan(ctx, prefix, behind(prefix, after)) {
+		if err != nil || len(ids) == limit {
+			return ids, true, err
+		}
+		ids = append(ids, string(item.Value))
+	}
+	return ids, false, nil
 }
 
 // Routes builds the read model from Order's journal, each batch with one read and
 // one write for each order that it touches.
 func (v Orders) Routes() []follow.Route[kv.Tx] {
 	return []follow.Route[kv.Tx]{follow.Batch(v.apply)}
+}
+
+// known yields the ids of the orders that events may change and do not begin.
+func known(rs []freehold.Recorded) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		begun := map[string]bool{}
+		for i := range rs {
+			id := rs[i].Stream.ID()
+			if !begun[id] && rs[i].Type.Name != "order.placed" && !yield(id) {
+				return
+			}
+			begun[id] = true
+		}
+	}
 }
 
 // touched is an order that a batch changes.
@@ -136,6 +170,9 @@ type touched struct {
 }
 
 func (v Orders) apply(ctx context.Context, tx kv.Tx, rs []freehold.Recorded) error {
+	if err := v.orders().Warm(ctx, tx, known(rs)); err != nil {
+		return err
+	}
 	orders := map[string]*touched{}
 	var changed []string // in the order of their first event
 	touch := func(id string) (*touched, error) {

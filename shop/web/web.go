@@ -206,7 +206,7 @@ func Problem(err error) error {
 	case errors.Is(err, freehold.ErrHistoryLost):
 		return huma.Error409Conflict("history-lost: " + err.Error())
 	case errors.Is(err, freehold.ErrBehind), errors.Is(err, freehold.ErrLatched), errors.Is(err, freehold.ErrClosed), errors.Is(err, freehold.ErrUnknown),
-		errors.Is(err, freehold.ErrTooLong), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		errors.Is(err, freehold.ErrUnavailable), errors.Is(err, freehold.ErrTooLong), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return huma.ErrorWithHeaders(huma.Error503ServiceUnavailable(err.Error()), http.Header{"Retry-After": {"1"}})
 	}
 	return huma.Error500InternalServerError("internal error", err)
