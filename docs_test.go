@@ -88,7 +88,7 @@ func TestDefects(t *testing.T) {
 		}
 	}
 	var want []string
-	for _, span := range [][2]int{{4, 19}, {22, 27}, {33, 38}} {
+	for _, span := range [][2]int{{1, 19}, {22, 38}} {
 		for n := span[0]; n <= span[1]; n++ {
 			want = append(want, strconv.Itoa(n))
 		}
