@@ -50,11 +50,11 @@ func (db *DB) dial(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, erro
 	return pgx.ConnectConfig(ctx, config)
 }
 
-// queueBegin begins a transaction. Connections of a pool of Open plan once anyway.
+// queueBegin begins a transaction. Connections of a pool of Open plan by index anyway.
 func (db *DB) queueBegin(b *pgx.Batch) {
 	b.Queue(`BEGIN ISOLATION LEVEL READ COMMITTED`)
 	if db.attached {
-		b.Queue(`SET LOCAL ` + planOnce)
+		b.Queue(planByIndex(nil, true))
 	}
 	if mutant.DrawBeforeLock {
 		b.Queue(`SELECT set_config('freehold.drawn', (SELECT array_agg(nextval('freehold.event_seq_seq')) FROM generate_series(1, 1024))::text, true)`)

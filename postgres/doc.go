@@ -18,6 +18,10 @@
 // (2007), see docs/adr. Any instance may be the sequencer; passes are fenced by a
 // primary key, so that two at once do no harm.
 //
+// Statements are planned to find rows by an index (plan.go, docs/adr 17). A report that
+// joins whole tables names what it wants: SET LOCAL enable_hashjoin = on, or the same as
+// a parameter of the URL.
+//
 // # Failure
 //
 // A closure runs again if PostgreSQL ends its transaction for a deadlock or a lost

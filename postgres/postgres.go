@@ -96,7 +96,7 @@ func Open(ctx context.Context, url string, name freehold.Source, types *freehold
 	cfg.MaxConns = int32(max(opts.Connections, leastConns))
 	cfg.ConnConfig.RuntimeParams["application_name"] = "freehold " + string(name)
 	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
-		_, err := c.Exec(ctx, `SET `+planOnce)
+		_, err := c.Exec(ctx, planByIndex(cfg.ConnConfig.RuntimeParams, false))
 		return err
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
@@ -147,10 +147,6 @@ func start(ctx context.Context, db *DB) (*DB, error) {
 	db.appends.start(db)
 	return db, nil
 }
-
-// planOnce keeps a table that has grown since its statistics were taken from being
-// read whole by statements that name what they want.
-const planOnce = `plan_cache_mode = force_generic_plan`
 
 // Journal is the database's log.
 func (db *DB) Journal() *journal.Journal { return db.journal }

@@ -155,16 +155,9 @@ func (c *session) close() {
 	_ = c.conn.Close(ctx) // releases the lock
 }
 
-// settings are those of a sequencer's connection. Its queries must use the index of
-// what is due, whatever statistics say; and what that makes look expensive would be
-// compiled, for half a second on each new connection, or given to processes of its
-// own, to be forked in each pass.
-const settings = `SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;
-	SET max_parallel_workers_per_gather = 0; SET plan_cache_mode = force_generic_plan; LISTEN freehold`
-
 // open reads the head and tries to become the sequencer.
 func (c *session) open(ctx context.Context) error {
-	if _, err := c.conn.PgConn().Exec(ctx, settings).ReadAll(); err != nil {
+	if _, err := c.conn.PgConn().Exec(ctx, planByIndex(nil, false)+`; LISTEN freehold`).ReadAll(); err != nil {
 		return err
 	}
 	if err := c.compare(ctx); err != nil {

@@ -79,7 +79,9 @@ func queueVersions(b *pgx.Batch, streams []freehold.StreamID, versions map[freeh
 	for i, s := range streams {
 		names[i], numbers[i] = string(s), int64(versions[s])
 	}
-	b.Queue(`UPDATE freehold.stream s SET version = v.version FROM unnest($1::text[], $2::int8[]) AS v(name, version) WHERE s.name = v.name`, names, numbers)
+	// All are there: this way they are found by the index, whatever the settings.
+	b.Queue(`INSERT INTO freehold.stream (name, version) SELECT name, version FROM unnest($1::text[], $2::int8[]) AS v(name, version)
+		ON CONFLICT (name) DO UPDATE SET version = excluded.version`, names, numbers)
 }
 
 // queueEvents inserts events. Each row draws its number when the transaction holds
