@@ -13,8 +13,10 @@ import (
 type Hints struct {
 	// Locks are keys that will be given to freehold.Tx.Lock.
 	Locks []string
-	// Streams are those of the service's own journal that will be read or appended to.
+	// Streams are those of the service's own journal that will be appended to.
 	Streams []freehold.StreamID
+	// Reads are those that will be read, whether they are appended to or not.
+	Reads []freehold.StreamID
 	// Kept are the keys of values that followers keep, by space.
 	Kept map[string][]string
 }
@@ -23,6 +25,7 @@ type Hints struct {
 func (h *Hints) Add(other Hints) {
 	h.Locks = append(h.Locks, other.Locks...)
 	h.Streams = append(h.Streams, other.Streams...)
+	h.Reads = append(h.Reads, other.Reads...)
 	for space, keys := range other.Kept {
 		if h.Kept == nil {
 			h.Kept = map[string][]string{}

@@ -50,12 +50,21 @@ type Incarnation struct {
 // Journal reads a service's log. It is safe for concurrent use.
 type Journal struct {
 	store  Store
+	shared interface {
+		Refresh(ctx context.Context) error
+	} // the store, if other processes write to it too
 	types  *freehold.Catalog
 	recent recent
 }
 
 // New returns the journal over a store; engines call it from Open.
-func New(store Store, types *freehold.Catalog) *Journal { return &Journal{store: store, types: types} }
+func New(store Store, types *freehold.Catalog) *Journal {
+	j := &Journal{store: store, types: types}
+	j.shared, _ = store.(interface {
+		Refresh(ctx context.Context) error
+	})
+	return j
+}
 
 // Remember keeps copies of events that an engine has just made durable, so that
 // Read need not read them back. Engines call it with all that they commit, in
@@ -86,10 +95,8 @@ func (j *Journal) Bounds(ctx context.Context) (first, head freehold.Mark, err er
 // Fresh is Bounds as the database has it at this moment: another instance of the
 // service may have written what this process has not heard of yet.
 func (j *Journal) Fresh(ctx context.Context) (first, head freehold.Mark, err error) {
-	if s, ok := j.store.(interface {
-		Refresh(ctx context.Context) error
-	}); ok {
-		if err := s.Refresh(ctx); err != nil {
+	if j.shared != nil {
+		if err := j.shared.Refresh(ctx); err != nil {
 			return first, head, err
 		}
 	}
@@ -120,7 +127,8 @@ func (j *Journal) Read(ctx context.Context, after freehold.Mark, limit int) ([]f
 		if err != nil {
 			return nil, err
 		}
-		if rs == nil {
+		stored, since := rs == nil, j.recent.since()
+		if stored {
 			if rs, err = j.store.Read(ctx, after.Position, limit); err != nil {
 				return nil, fmt.Errorf("read %s behind %d: %w", j.Name(), after.Position, err)
 			}
@@ -136,6 +144,9 @@ func (j *Journal) Read(ctx context.Context, after freehold.Mark, limit int) ([]f
 			return nil, fmt.Errorf("read %s: the transaction at %d has no end: run freehold verify", j.Name(), rs[0].At.Position)
 		}
 		rs = rs[:n]
+		if stored && j.shared != nil {
+			j.recent.extend(since, rs)
+		}
 		if mutant.SkipRow && n > 2 {
 			rs = append(rs[:1], rs[2:]...)
 		}
@@ -172,11 +183,12 @@ func (j *Journal) remembered(ctx context.Context, after freehold.Position, limit
 	if after < first.Position {
 		return nil, nil // the store refuses it
 	}
-	if beyond := rs[len(rs)-1].At.Position - head.Position; beyond > 0 {
+	beyond := rs[len(rs)-1].At.Position - head.Position
+	if beyond > 0 {
 		rs = rs[:max(0, len(rs)-int(beyond))]
 	}
-	if len(rs) == 0 {
-		return nil, nil // the store knows the head
+	if len(rs) == 0 || len(rs) < limit && beyond < 0 {
+		return nil, nil // the store knows the head, and what another instance has written
 	}
 	return rs, nil
 }

@@ -22,22 +22,56 @@ type recent struct {
 	chunks  [][]freehold.Recorded // each a commit's; never empty, never changed
 	bytes   int
 	streams map[freehold.StreamID][]*freehold.Recorded // the events of each stream, in order
+	clears  int                                        // how often it was cleared
+}
+
+// since tells extend when a read began.
+func (r *recent) since() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.clears
 }
 
 // add appends copies of events that stand behind those there are. Events that do
 // not are a new beginning.
 func (r *recent) add(events []freehold.Recorded) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.append(events)
+}
+
+// extend adds what was read from the store and is newer than what there is: where
+// another instance writes, the followers of this one all read the same, and one of them
+// reads it from the database. It adds nothing if the memory was cleared since the read
+// began: what was read may have gone with it.
+func (r *recent) extend(since int, events []freehold.Recorded) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.clears != since {
+		return
+	}
+	end := r.end()
+	known := sort.Search(len(events), func(i int) bool { return events[i].At.Position > end })
+	r.append(events[known:])
+}
+
+// end is the position of the last event, 0 without one.
+func (r *recent) end() freehold.Position {
+	if len(r.chunks) == 0 {
+		return 0
+	}
+	last := r.chunks[len(r.chunks)-1]
+	return last[len(last)-1].At.Position
+}
+
+// append is called with mu held.
+func (r *recent) append(events []freehold.Recorded) {
 	if len(events) == 0 {
 		return
 	}
 	chunk := append(make([]freehold.Recorded, 0, len(events)), events...)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if n := len(r.chunks); n > 0 {
-		last := r.chunks[n-1]
-		if last[len(last)-1].At.Position+1 != chunk[0].At.Position {
-			r.forget()
-		}
+	if len(r.chunks) > 0 && r.end()+1 != chunk[0].At.Position {
+		r.forget()
 	}
 	if r.streams == nil {
 		r.streams = map[freehold.StreamID][]*freehold.Recorded{}
@@ -114,6 +148,7 @@ func (r *recent) read(after freehold.Position, limit int) []freehold.Recorded {
 func (r *recent) clear() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.clears++
 	r.forget()
 }
 

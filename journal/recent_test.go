@@ -2,6 +2,7 @@ package journal_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	"github.com/freehold-go/freehold"
@@ -57,5 +58,85 @@ func TestMemoryIsNotReadBeyondTheDurableHead(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// shared is a store to which other processes write. It counts what is read from it.
+type shared struct {
+	late
+	events []freehold.Recorded
+	reads  int
+	during func() // of a read, when its events are known
+}
+
+func (s *shared) Refresh(context.Context) error { return nil }
+
+func (s *shared) Read(_ context.Context, after freehold.Position, limit int) ([]freehold.Recorded, error) {
+	s.reads++
+	rs := s.events[after:min(int(after)+limit, len(s.events))]
+	if s.during != nil {
+		s.during()
+	}
+	return slices.Clone(rs), nil
+}
+
+// transactions returns n transactions of three events each.
+func transactions(n int) (rs []freehold.Recorded) {
+	for i := range 3 * n {
+		rs = append(rs, freehold.Recorded{Stream: "a-1", Version: freehold.Version(i + 1), Last: i%3 == 2,
+			At: freehold.Mark{Source: "order", Position: freehold.Position(i + 1)}})
+	}
+	return rs
+}
+
+// Where another instance writes, what one follower has read the others need not read
+// from the database: and none of them gets anything else than it would have from there.
+func TestWhatAnotherInstanceWroteIsReadOnce(t *testing.T) {
+	t.Parallel()
+	types, err := freehold.NewCatalog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := &shared{events: transactions(40)}
+	store.head = store.events[len(store.events)-1].At
+	j := journal.New(store, types)
+	read := func(after freehold.Position, limit int) freehold.Position {
+		t.Helper()
+		rs, err := j.Read(t.Context(), freehold.Mark{Source: "order", Position: after}, limit)
+		if err != nil {
+			t.Fatalf("behind %d, limit %d: %v", after, limit, err)
+		}
+		for i, r := range rs {
+			if want := after + freehold.Position(i) + 1; r.At.Position != want {
+				t.Fatalf("behind %d, limit %d: position %d, want %d", after, limit, r.At.Position, want)
+			}
+		}
+		if len(rs) == 0 || !rs[len(rs)-1].Last {
+			t.Fatalf("behind %d, limit %d: %d events, which end within a transaction", after, limit, len(rs))
+		}
+		return rs[len(rs)-1].At.Position
+	}
+	for follower, limit := range []int{10, 10, 4, 7, 100} { // most end within a transaction
+		before := store.reads
+		for at := freehold.Position(0); at < store.head.Position; {
+			at = read(at, limit)
+		}
+		if follower > 0 && store.reads != before {
+			t.Errorf("follower %d read the store %d times", follower, store.reads-before)
+		}
+	}
+
+	j.Forget()
+	at := read(60, 10) // the newest there are in memory
+	before := store.reads
+	read(0, 10) // a follower that lags does not take their place
+	if read(60, 9); store.reads != before+1 {
+		t.Errorf("%d reads of the store, want one, of what lags", store.reads-before)
+	}
+	store.during = j.Forget
+	read(at, 9)
+	store.during = nil
+	if before = store.reads; read(at, 9) == 0 || store.reads != before+1 {
+		t.Error("what was read before the memory was cleared is in it")
 	}
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/freehold-go/freehold/follow"
 )
 
-// Warm takes locks and fetches what a batch will use, in one round trip. Locks are
+// Warm takes locks and fetches what a batch will use, in one round trip, and a second
+// one for streams that nobody remembers. Locks are
 // taken in the order of their names, advisory ones before those of streams, so that
 // two batches that hint at all they lock do not wait for each other in a circle.
 func (tx *transaction) Warm(_ context.Context, h follow.Hints) error {
@@ -27,30 +28,13 @@ func (tx *transaction) Warm(_ context.Context, h follow.Hints) error {
 	if locks := tx.unheld(h.Locks); len(locks) > 0 {
 		b.Queue(lockQuery, locks)
 	}
-	streams := slices.DeleteFunc(unique(h.Streams), func(s freehold.StreamID) bool {
+	streams := slices.DeleteFunc(unique(slices.Concat(h.Streams, h.Reads)), func(s freehold.StreamID) bool {
 		_, locked := tx.versions[s]
 		return locked || s.Validate() != nil
 	})
 	var versions map[freehold.StreamID]freehold.Version
 	if len(streams) > 0 {
 		versions = queueLocks(b, streams, false)
-		names := make([]string, len(streams))
-		for i, s := range streams {
-			names[i] = string(s)
-		}
-		b.Queue(streamsQuery, names).Query(func(rows pgx.Rows) error {
-			rs, err := tx.db.scan(rows)
-			if err != nil {
-				return err
-			}
-			for _, s := range streams {
-				tx.read[s] = nil
-			}
-			for i := range rs {
-				tx.read[rs[i].Stream] = append(tx.read[rs[i].Stream], rs[i])
-			}
-			return nil
-		})
 	}
 	for space, keys := range h.Kept {
 		keys = slices.DeleteFunc(unique(keys), func(key string) bool {
@@ -84,6 +68,44 @@ func (tx *transaction) Warm(_ context.Context, h follow.Hints) error {
 	}
 	for s, v := range versions {
 		tx.versions[s] = v
+	}
+	return tx.warmStreams(slices.DeleteFunc(unique(h.Reads), func(s freehold.StreamID) bool {
+		_, locked := versions[s]
+		return !locked // by an earlier use, or not at all: it is read when it is asked for
+	}))
+}
+
+// warmStreams reads whole streams that the transaction has just locked: from memory if
+// the journal remembers all of them up to the version that is locked, the others in one
+// round trip.
+func (tx *transaction) warmStreams(streams []freehold.StreamID) error {
+	var unknown []string
+	for _, s := range streams {
+		rs, ok := tx.db.journal.Remembered(s, 0, tx.versions[s])
+		if !ok {
+			unknown = append(unknown, string(s))
+		}
+		for i := range rs {
+			rs[i].At.Epoch = tx.mark.Epoch
+		}
+		tx.read[s] = rs
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	var rs []freehold.Recorded
+	err := native(tx.conn, func(c *pgx.Conn) error {
+		rows, err := c.Query(tx.ctx, streamsQuery, unknown)
+		if err == nil {
+			rs, err = tx.db.scan(rows)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("fetch the streams that a batch will read: %w", err)
+	}
+	for i := range rs {
+		tx.read[rs[i].Stream] = append(tx.read[rs[i].Stream], rs[i])
 	}
 	return nil
 }

@@ -146,7 +146,8 @@ func (p *Process[T, S]) catchUp(ctx context.Context) {
 	}
 }
 
-// hints are the instances that events concern, and the streams that their steps write.
+// hints are the instances that events concern, and the streams that their steps read
+// and write.
 func (p *Process[T, S]) hints(rs []freehold.Recorded) follow.Hints {
 	h := follow.Hints{Kept: map[string][]string{}}
 	seen := map[string]bool{}
@@ -158,9 +159,12 @@ func (p *Process[T, S]) hints(rs []freehold.Recorded) follow.Hints {
 		seen[id] = true
 		h.Locks = append(h.Locks, p.lock(id))
 		h.Kept[p.liveSpace()] = append(h.Kept[p.liveSpace()], id)
+		if p.definitions[0].handlers[rs[i].Type.Name].start { // is it the first, or did one end?
+			h.Kept[p.endedSpace()] = append(h.Kept[p.endedSpace()], id)
+		}
 		if p.opts.Stream != nil {
 			s := p.opts.Stream(id)
-			h.Streams, h.Locks = append(h.Streams, s), append(h.Locks, string(s))
+			h.Reads, h.Locks = append(h.Reads, s), append(h.Locks, string(s))
 		}
 	}
 	return h
