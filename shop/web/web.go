@@ -20,6 +20,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"github.com/google/uuid"
+	swagger "github.com/swaggest/swgui/v5emb"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
@@ -32,12 +33,16 @@ const (
 	MaxBatchBody = 16 << 20
 )
 
-// NewAPI describes a service's interface on mux, with /openapi.json and /docs.
+// NewAPI describes a service's interface on mux, with /openapi.json and, from the
+// program itself, pages to read and try it under /docs/, to which / leads.
 func NewAPI(mux *http.ServeMux, title, description string) huma.API {
 	config := huma.DefaultConfig("Freehold shop: "+title, "1.0.0")
 	config.Info.Description = description
 	config.Formats = maps.Clone(config.Formats) // those of the library are shared by all APIs
 	config.Formats["application/x-ndjson"] = huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: unmarshalLines}
+	config.DocsPath = "" // it would fetch scripts from the network
+	mux.Handle("GET /docs/", swagger.New(config.Info.Title, "/openapi.json", "/docs/"))
+	mux.Handle("GET /{$}", http.RedirectHandler("/docs/", http.StatusFound))
 	config.RejectUnknownQueryParameters = true
 	config.CreateHooks = nil // no $schema in answers
 	config.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[event.Money](), reflect.TypeFor[string]())
