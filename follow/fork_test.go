@@ -48,7 +48,7 @@ func forked(t *testing.T, at freehold.Position) (restored *memory.DB, consumer *
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := restored.Journal().Fork(t.Context(), head, "for a test"); err != nil {
+	if _, err := restored.Journal().Fork(t.Context(), nil, head, "for a test"); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 4 {
@@ -102,7 +102,7 @@ func TestTokenOfTheOldEpochIsGoodUpToTheBase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fork, err := source.Journal().Fork(t.Context(), base, "for a test")
+	fork, err := source.Journal().Fork(t.Context(), nil, base, "for a test")
 	if err != nil {
 		t.Fatal(err)
 	}
