@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -76,6 +77,9 @@ func (g *guard) ask(ctx context.Context) (all []Ahead, silent []Silent, whole bo
 		})
 	}
 	asking.Wait()
+	slices.SortFunc(all, func(a, b Ahead) int {
+		return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Follower, b.Follower))
+	})
 	slices.SortFunc(silent, func(a, b Silent) int { return strings.Compare(a.Service, b.Service) })
 	return all, silent, whole
 }

@@ -58,9 +58,7 @@ func TestRestoredSourceGoesOnByItselfWhereNobodyIsAhead(t *testing.T) {
 			t.Parallel()
 			s, good, lost := wentBack(t, on(t), 0)
 			s.startOrder()
-			if status, body, _ := s.command(5); status != http.StatusServiceUnavailable || !strings.Contains(body, "No answer from") {
-				t.Errorf("billing has not answered, and a command gets %d %s", status, body)
-			}
+			refused(t, s.orderAt, 5, "No answer from", "start it")
 			s.startBilling()
 			s.until(func() bool { status, _, _ := s.command(5); return status == http.StatusOK }, "commands")
 			s.wantInvoices(1, 2, 5)
@@ -90,10 +88,7 @@ func TestConsumerAheadStopsTheSourceUntilAnOperatorDecides(t *testing.T) {
 				t.Parallel()
 				s, good, lost := wentBack(t, on(t), 2)
 				s.startOrder()
-				status, body, _ := s.command(5)
-				if status != http.StatusServiceUnavailable || !strings.Contains(body, "freehold adopt") || !strings.Contains(body, "invoices") {
-					t.Fatalf("a command gets %d %s", status, body)
-				}
+				refused(t, s.orderAt, 5, "freehold adopt", "invoices")
 				s.until(func() bool { return len(s.forks(s.billingAt).Ahead) == 1 }, "billing stops")
 				ahead := s.forks(s.billingAt).Ahead[0]
 				if ahead.Base.Position != 2 || ahead.Mark.Position != 4 || len(ahead.Orphans) != 2 || ahead.Orphans[0].Stream != "order-3" || ahead.Orphans[1].Stream != "order-4" {
@@ -130,9 +125,7 @@ func TestSourceThatWasWrittenOnFindsOutLater(t *testing.T) {
 	}
 	s.startBilling()
 	s.startOrder()
-	if status, body, _ := s.command(5); status != http.StatusServiceUnavailable {
-		t.Fatalf("a command gets %d %s", status, body)
-	}
+	refused(t, s.orderAt, 5, "freehold adopt")
 	s.until(func() bool { return len(s.forks(s.billingAt).Ahead) == 1 }, "billing stops")
 	if f := s.forks(s.orderAt); f.Forks[0].Base.Position != 2 {
 		t.Errorf("forks %+v", f)
@@ -185,11 +178,9 @@ func TestFailOver(t *testing.T) {
 				}
 			}, "the process ends that has another server than before")
 			s.startOrder()
-			f := s.forks(s.orderAt)
 			if with.loss {
-				if status, body, _ := s.command(5); status != http.StatusServiceUnavailable || !strings.Contains(body, "freehold adopt") {
-					t.Fatalf("a command gets %d %s", status, body)
-				}
+				refused(t, s.orderAt, 5, "freehold adopt")
+				f := s.forks(s.orderAt)
 				if len(f.Forks) != 1 || f.Forks[0].Base.Position != 2 || !strings.Contains(f.Forks[0].Reason, "an instance of the service knew") {
 					t.Errorf("forks %+v", f.Forks)
 				}

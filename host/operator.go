@@ -217,7 +217,7 @@ func (h *Host) readyz(w http.ResponseWriter, r *http.Request) {
 		problems = append(problems, name+": "+err.Error())
 	}
 	h.mu.Unlock()
-	if problem := h.guard.problem(); problem != "" {
+	if problem, _ := h.guard.problem(); problem != "" {
 		problems = append(problems, problem)
 	}
 	for _, st := range h.statuses(r.Context()) {

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -96,7 +97,8 @@ func newSite(t *testing.T, opened func() database) *site {
 	return s
 }
 
-func (s *site) run(h *host.Host, db database) *process {
+// run runs a host until its stop is called, or the test ends.
+func run(t *testing.T, h *host.Host, db database) *process {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	done := make(chan struct{})
@@ -104,10 +106,10 @@ func (s *site) run(h *host.Host, db database) *process {
 	stop := sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil && !strings.Contains(err.Error(), "latched") && !strings.Contains(err.Error(), "read-only") {
-			s.t.Errorf("host: %v", err)
+			t.Errorf("host: %v", err)
 		}
 	})
-	s.t.Cleanup(stop)
+	t.Cleanup(stop)
 	return &process{h, db, stop, done}
 }
 
@@ -121,7 +123,7 @@ func (s *site) startOrder() {
 	h.Own(db)
 	h.GoSingle("relay", outbox.New(db.Journal(), s.broker(), &outbox.Options{Heartbeat: 50 * time.Millisecond, Log: silent}))
 	takeOrders(h, db)
-	s.order = s.run(h, db)
+	s.order = run(s.t, h, db)
 	s.orderAt = h.Addr()
 }
 
@@ -182,20 +184,36 @@ func (s *site) startBilling() {
 	h.Own(db)
 	h.Go("orders", orders)
 	h.GoSingle("invoices", f)
-	s.billing = s.run(h, db)
+	s.billing = run(s.t, h, db)
 }
 
-// place sends commands to order.
+// place sends commands to order, which takes them when it has asked the others.
 func (s *site) place(numbers ...int) (tokens []string) {
 	s.t.Helper()
 	for _, n := range numbers {
-		status, body, tok := s.command(n)
-		if status != http.StatusOK {
-			s.t.Fatalf("order %d: %d %s", n, status, body)
-		}
-		tokens = append(tokens, tok)
+		s.until(func() bool {
+			status, body, tok := s.command(n)
+			if status == http.StatusOK {
+				tokens = append(tokens, tok)
+			} else if !strings.Contains(body, "nobody could be asked yet") {
+				s.t.Fatalf("order %d: %d %s", n, status, body)
+			}
+			return status == http.StatusOK
+		}, "order %d is placed", n)
 	}
 	return tokens
+}
+
+// refused waits until a command is refused with a text, and fails if one is taken.
+func refused(t *testing.T, at string, n int, texts ...string) {
+	t.Helper()
+	until(t, func() bool {
+		status, body, _ := commandAt(t, at, n)
+		if status != http.StatusServiceUnavailable {
+			t.Fatalf("a command gets %d %s, want that it is refused", status, body)
+		}
+		return !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(body, text) })
+	}, "a command is refused that says %q", texts)
 }
 
 func (s *site) command(n int) (status int, body, tok string) {
