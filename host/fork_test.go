@@ -201,27 +201,32 @@ func TestFailOver(t *testing.T) {
 }
 
 // What the broker holds is found out behind the first command only: it could not be
-// reached at the start, or told another tail. The fork is recorded then, and settled
-// when billing says that it has not applied what was lost.
+// reached at the start, or told another tail. The fork is recorded then, and settled,
+// for nobody else is asked; and the broker gets what was written since.
 func TestTailOfABrokerThatComesLate(t *testing.T) {
 	for name, err := range map[string]error{"unreachable at first": errors.New("unreachable"), "empty at first": nil} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, good, lost := wentBack(t, onMemory(t), 0)
 			s.late = &lateBroker{Publisher: s.bus.Publisher("order"), err: err, up: make(chan struct{})}
+			s.alone = true
 			s.startOrder()
 			s.place(5) // nobody knows better
 			if f := s.forks(s.orderAt); len(f.Forks) != 0 {
 				t.Errorf("forks %+v before the broker could tell", f.Forks)
 			}
 			close(s.late.up)
-			s.until(func() bool { return s.forks(s.orderAt).Stopped != nil }, "a fork")
-			s.startBilling()
 			s.until(func() bool { f := s.forks(s.orderAt); return len(f.Forks) == 1 && !f.Forks.Open() }, "a fork, recorded and settled")
 			if f := s.forks(s.orderAt); f.Forks[0].Base.Position != 2 {
 				t.Errorf("forks %+v, want one behind 2", f.Forks)
 			}
 			s.until(func() bool { status, _, _ := s.command(6); return status == http.StatusOK }, "commands")
+			s.until(func() bool {
+				var all []follow.Status
+				operator(t, http.MethodGet, s.orderAt, "/operator/followers", nil, &all)
+				return len(all) == 1 && all[0].State == follow.Running && all[0].Mark.Position == 4
+			}, "the relay goes on")
+			s.startBilling()
 			s.wantInvoices(1, 2, 5, 6)
 			s.tokens(good, lost)
 			s.verified()

@@ -33,7 +33,7 @@ import (
 func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
 
 // client keeps no connections: a service that is started anew has its old address.
-var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: wait}
 
 const token = "0123456789abcdef0123456789abcdef"
 
@@ -80,6 +80,7 @@ type site struct {
 	order, billing *process
 	invoiced       *sqlite.DB // billing's database
 	late           *lateBroker
+	alone          bool // order is told of no consumers
 }
 
 func newSite(t *testing.T, opened func() database) *site {
@@ -116,7 +117,11 @@ func run(t *testing.T, h *host.Host, db database) *process {
 func (s *site) startOrder() {
 	s.t.Helper()
 	db := s.opened()
-	h, err := host.New("order", db.Journal(), &host.Options{Addr: s.orderAt, Token: token, Consumers: []string{"http://" + s.billingAddr()}, Log: silent})
+	var consumers []string
+	if !s.alone {
+		consumers = append(consumers, "http://"+s.billingAddr())
+	}
+	h, err := host.New("order", db.Journal(), &host.Options{Addr: s.orderAt, Token: token, Consumers: consumers, Log: silent})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -51,11 +51,13 @@ func TestCommandsAreRefusedWhileTheOwnDatabaseCannotBeRead(t *testing.T) {
 	}
 	h.Handle("POST /place", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	run(t, h, nil)
-	refused(t, h.Addr(), 1, errAbsent.Error())
-	status, body, retry := fetch(t, http.MethodPost, h.URL()+"/place")
-	if status != http.StatusServiceUnavailable || retry == "" {
-		t.Errorf("a command gets %d %s, and is told to come again in %q", status, body, retry)
-	}
+	until(t, func() bool {
+		status, body, retry := fetch(t, http.MethodPost, h.URL()+"/place")
+		if status != http.StatusServiceUnavailable || retry == "" {
+			t.Fatalf("a command gets %d %s, and is told to come again in %q", status, body, retry)
+		}
+		return strings.Contains(body, errAbsent.Error())
+	}, "a command is refused that says %q", errAbsent)
 	if status, body, _ := fetch(t, http.MethodGet, h.URL()+"/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, errAbsent.Error()) {
 		t.Errorf("readyz: %d %s, want 503 that says %q", status, body, errAbsent)
 	}
