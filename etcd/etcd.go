@@ -74,6 +74,7 @@ type DB struct {
 	checked time.Time     // when durable was last known to be the head
 	news    chan struct{} // closed and replaced when durable changes
 	closed  bool
+	latched error // the cluster went back in time
 	size    Size
 
 	failCommits atomic.Int64

@@ -80,6 +80,7 @@ func harnessAt(url func(testing.TB) string) journaltest.Harness[kv.Tx] {
 			return string(value), err
 		},
 		Alter:       func(t testing.TB, place string, p freehold.Position) { alter(t, at(t, place, url), p) },
+		Shared:      true,
 		MaxEvent:    1_200_000,
 		Cut:         cutUpTo,
 		FailCommits: func(db journaltest.DB[kv.Tx], n int) { db.(*etcd.DB).FailCommits(n) },

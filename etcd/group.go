@@ -149,8 +149,11 @@ func (db *DB) commitSome(waiting jobs) (n int, err error) {
 }
 
 // ready finds out what became of a commit whose outcome was unknown, and refuses to
-// go on where the members have no room left.
+// go on where the cluster went back in time or the members have no room left.
 func (db *DB) ready() error {
+	if _, _, _, err := db.known(); err != nil && errors.Is(err, freehold.ErrLatched) {
+		return err
+	}
 	if db.uncertain != "" {
 		if _, err := db.settle(db.uncertain); err != nil {
 			return fmt.Errorf("etcd: %s at %s: the outcome of an earlier commit is still not known: %w: %w", db.name, db.at.shown, freehold.ErrUnavailable, hint(err))
@@ -311,7 +314,7 @@ func (db *DB) commit(g *group, save journal.Save) error {
 	db.cache.commit(next.modified, g.writes)
 	db.journal.Remember(events)
 	db.tail.Committed()
-	db.publish(next, false)
+	db.publish(next)
 	return nil
 }
 
@@ -375,5 +378,5 @@ func (db *DB) rebase(h head) {
 	db.base, db.learned = h, nil
 	db.tail = journal.NewTail(h.mark, h.incarnation, db.version)
 	db.cache.reset(h.modified)
-	db.publish(h, true)
+	db.publish(h)
 }

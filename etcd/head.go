@@ -29,12 +29,11 @@ func (db *DB) readHead(ctx context.Context) (head, error) {
 	return h, err
 }
 
-// publish makes a head known to readers. One that stands before the one they know
-// is taken only if the cluster went back.
-func (db *DB) publish(h head, back bool) {
+// publish makes a head known to readers, unless they know a newer one.
+func (db *DB) publish(h head) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	if db.closed || !back && h.modified < db.durable.modified {
+	if db.closed || db.latched != nil || h.modified < db.durable.modified {
 		return
 	}
 	db.checked = time.Now()
@@ -53,6 +52,9 @@ func (db *DB) known() (h head, news <-chan struct{}, checked time.Time, err erro
 	if db.closed {
 		return h, nil, checked, fmt.Errorf("etcd: %s: %w", db.name, freehold.ErrClosed)
 	}
+	if db.latched != nil {
+		return h, nil, checked, db.latched
+	}
 	return db.durable, db.news, db.checked, nil
 }
 
@@ -67,6 +69,10 @@ func (db *DB) fresh(ctx context.Context) (head, error) {
 
 // refresh asks for the head.
 func (db *DB) refresh(ctx context.Context) (head, error) {
+	was, _, _, err := db.known()
+	if err != nil {
+		return was, err
+	}
 	asking, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	h, err := db.readHead(asking)
@@ -76,19 +82,31 @@ func (db *DB) refresh(ctx context.Context) (head, error) {
 		}
 		return h, db.wrap(err)
 	}
-	was, _, _, err := db.known()
-	if err != nil {
+	if err := db.compare(was, h); err != nil {
 		return h, err
 	}
-	db.publish(h, db.wentBack(was, h))
+	db.publish(h)
 	return h, nil
 }
 
-// wentBack reports whether the cluster stands before what was seen of it: it was
-// restored from a snapshot.
-func (db *DB) wentBack(was, now head) bool {
-	return now.at < was.at || now.mark.Position < was.mark.Position ||
-		now.mark.Position == was.mark.Position && now.mark.Chain != was.mark.Chain
+// compare holds a head that members have just told against one that was known before
+// they were asked. If the cluster stands before that, it was restored from a snapshot:
+// nothing more is read or written by this process, which has to start anew, so that
+// others are asked what they have seen before anything is.
+func (db *DB) compare(was, now head) error {
+	if now.at >= was.at && (now.mark.Position > was.mark.Position || now.mark.Position == was.mark.Position && now.mark.Chain == was.mark.Chain) {
+		return nil
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.latched == nil {
+		db.latched = fmt.Errorf("%w: etcd: %s at %s was restored to an older state: it stood at %d, now at %d: start the process anew, and see freehold forks",
+			freehold.ErrLatched, db.name, db.at.shown, was.mark.Position, now.mark.Position)
+		db.opts.Log.Error("database latched", "journal", db.name, "error", db.latched)
+		close(db.news)
+		db.news = make(chan struct{})
+	}
+	return db.latched
 }
 
 // watch learns of other processes' commits. Beneath it the head is asked for now
@@ -115,7 +133,7 @@ func (db *DB) watch(ctx context.Context) {
 					last := resp.Events[n-1].Kv
 					if h, err := db.decodeHead(last.Value); err == nil {
 						h.modified, h.at = last.ModRevision, last.ModRevision
-						db.publish(h, false)
+						db.publish(h)
 					}
 				}
 			case <-ticker.C:
@@ -124,12 +142,11 @@ func (db *DB) watch(ctx context.Context) {
 						db.opts.Log.Debug("etcd: sizes not known", "journal", db.name, "error", err)
 					}
 				}
-				was, _, checked, err := db.known()
-				if err != nil || time.Since(checked) < stale {
+				if _, _, checked, err := db.known(); err != nil || time.Since(checked) < stale {
 					continue
 				}
-				now, err := db.refresh(ctx)
-				open = err == nil && !db.wentBack(was, now)
+				_, err := db.refresh(ctx)
+				open = err == nil
 			case <-ctx.Done():
 				open = false
 			}

@@ -109,9 +109,7 @@ func (db *DB) settle(id string) (done bool, err error) {
 	}
 }
 
-// reload makes the members' head the one that the next commit is computed from. If
-// the cluster went back, this process begins a new incarnation, so that consumers
-// recognise at its first event that history is another one.
+// reload makes the members' head the one that the next commit is computed from.
 func (db *DB) reload() error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -119,17 +117,19 @@ func (db *DB) reload() error {
 	if err != nil {
 		return db.wrap(err)
 	}
-	if db.wentBack(db.base, h) {
-		db.opts.Log.Error("the cluster was restored to an older state", "journal", db.name, "was_at", db.base.mark.Position, "is_at", h.mark.Position)
-		db.journal.Forget()
-		if h, err = db.begin(ctx, h); err != nil {
-			return db.wrap(err)
-		}
-	} else if own, err := db.client.Get(ctx, db.key(db.self)); err != nil {
+	own, err := db.client.Get(ctx, db.key(db.self))
+	if err != nil {
 		return db.wrap(err)
-	} else if len(own.Kvs) > 0 {
-		db.selfAt = own.Kvs[0].ModRevision
 	}
+	// Others may have written since a restore, up to where this process was and beyond,
+	// but nobody else writes its own key.
+	if len(own.Kvs) == 0 || own.Kvs[0].ModRevision < db.selfAt {
+		h.at = 0
+	}
+	if err := db.compare(db.base, h); err != nil {
+		return err
+	}
+	db.selfAt = own.Kvs[0].ModRevision
 	db.rebase(h)
 	return nil
 }

@@ -80,6 +80,8 @@ type Follower struct {
 	sink  Sink
 	opts  Options
 	feeds []*feed
+
+	diverged func(s freehold.Source) // nil: nobody wants to know
 }
 
 // feed is a follower's reading of one source.
@@ -133,6 +135,10 @@ func newFollower(name string, sources []Source, sink Sink, opts *Options) *Follo
 // Name is the follower's name.
 func (f *Follower) Name() string { return f.name }
 
+// OnDiverged has fn called each time a source turns out not to have the follower's
+// place any more, from the goroutine that follows it. It is called before Run.
+func (f *Follower) OnDiverged(fn func(s freehold.Source)) { f.diverged = fn }
+
 // starter is a sink that wants to know when the follower starts and stops.
 type starter interface {
 	start(ctx context.Context, s freehold.Source) error
@@ -176,6 +182,9 @@ func (f *Follower) follow(ctx context.Context, fd *feed) error {
 		case errors.Is(err, freehold.ErrDiverged), errors.Is(err, freehold.ErrGone):
 			f.opts.Log.Error("source stopped", "follower", f.name, "source", name, "error", err)
 			fd.set(Diverged, err)
+			if f.diverged != nil && errors.Is(err, freehold.ErrDiverged) {
+				f.diverged(name)
+			}
 			f.standStill(ctx, fd)
 		default:
 			level := slog.LevelDebug // a source that restarts is nothing to worry about
@@ -273,7 +282,7 @@ func (f *Follower) compare(ctx context.Context, fd *feed, place freehold.Mark) e
 		return err
 	}
 	if head.Position < place.Position || head.Position == place.Position && head.Chain != place.Chain {
-		return fmt.Errorf("%s stands at %s (%s), the source's head is %d (%s): %w",
+		return fmt.Errorf("%s stands at %s (%s), the source's head is %d (%s): see freehold forks: %w",
 			f.name, place, place.Chain, head.Position, head.Chain, freehold.ErrDiverged)
 	}
 	return nil
@@ -299,7 +308,7 @@ func deal(place freehold.Mark, events []freehold.Recorded) ([]freehold.Recorded,
 			return events[:i], nil
 		}
 		if r.At.Chain != journal.Chain(place.Chain, r.At.Position, r.Digest) && !mutant.DropDuplicateCheck {
-			return nil, fmt.Errorf("follow: %s at %d does not continue the chain of %s: %w", place.Source, r.At.Position, place, freehold.ErrDiverged)
+			return nil, fmt.Errorf("follow: %s at %d does not continue the chain of %s: see freehold forks: %w", place.Source, r.At.Position, place, freehold.ErrDiverged)
 		}
 		place = r.At
 	}

@@ -3,6 +3,7 @@ package follow_test
 import (
 	"errors"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -48,7 +49,7 @@ func forked(t *testing.T, at freehold.Position) (restored *memory.DB, consumer *
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := restored.Journal().Fork(t.Context(), head, "for a test"); err != nil {
+	if _, err := restored.Journal().Fork(t.Context(), nil, head, "for a test"); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 4 {
@@ -102,7 +103,7 @@ func TestTokenOfTheOldEpochIsGoodUpToTheBase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fork, err := source.Journal().Fork(t.Context(), base, "for a test")
+	fork, err := source.Journal().Fork(t.Context(), nil, base, "for a test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,6 +130,9 @@ func TestConsumerAheadOfAForkStopsUntilAnOperatorDecides(t *testing.T) {
 			f := start(t, db, restored.Journal(), quiet(), follow.On(notes))
 			ctx := patient(t)
 			eventually(t, func() bool { return f.Status(ctx)[0].State == follow.Diverged })
+			if text := f.Status(ctx)[0].Error; !strings.Contains(text, "freehold forks") {
+				t.Errorf("the error %q does not name freehold forks", text)
+			}
 			lost, ahead, err := f.Lost(ctx, "here")
 			if err != nil || !ahead || lost.Base.Position != 2 || lost.Mark.Position != 4 {
 				t.Errorf("lost %+v, %v, %v: want 2 to 4", lost, ahead, err)

@@ -1,11 +1,10 @@
 package host_test
 
 import (
+	"errors"
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
@@ -59,9 +58,7 @@ func TestRestoredSourceGoesOnByItselfWhereNobodyIsAhead(t *testing.T) {
 			t.Parallel()
 			s, good, lost := wentBack(t, on(t), 0)
 			s.startOrder()
-			if status, body, _ := s.command(5); status != http.StatusServiceUnavailable || !strings.Contains(body, "No answer from") {
-				t.Errorf("billing has not answered, and a command gets %d %s", status, body)
-			}
+			refused(t, s.orderAt, 5, "No answer from", "start it")
 			s.startBilling()
 			s.until(func() bool { status, _, _ := s.command(5); return status == http.StatusOK }, "commands")
 			s.wantInvoices(1, 2, 5)
@@ -91,19 +88,14 @@ func TestConsumerAheadStopsTheSourceUntilAnOperatorDecides(t *testing.T) {
 				t.Parallel()
 				s, good, lost := wentBack(t, on(t), 2)
 				s.startOrder()
-				status, body, _ := s.command(5)
-				if status != http.StatusServiceUnavailable || !strings.Contains(body, "freehold adopt") || !strings.Contains(body, "invoices") {
-					t.Fatalf("a command gets %d %s", status, body)
-				}
+				refused(t, s.orderAt, 5, "freehold adopt", "invoices")
 				s.until(func() bool { return len(s.forks(s.billingAt).Ahead) == 1 }, "billing stops")
 				ahead := s.forks(s.billingAt).Ahead[0]
 				if ahead.Base.Position != 2 || ahead.Mark.Position != 4 || len(ahead.Orphans) != 2 || ahead.Orphans[0].Stream != "order-3" || ahead.Orphans[1].Stream != "order-4" {
 					t.Errorf("billing is ahead by %+v", ahead)
 				}
 				s.wantInvoices(1, 2, 3, 4)
-				if status := s.operator(http.MethodPost, s.billingAt, "/operator/"+choice, url.Values{"follower": {"invoices"}, "source": {"order"}}, nil); status != http.StatusOK {
-					t.Fatalf("%s: %d", choice, status)
-				}
+				s.decide(choice)
 				s.until(func() bool { status, _, _ := s.command(5); return status == http.StatusOK }, "commands")
 				s.wantInvoices(1, 2, 3, 4, 5)
 				f := s.forks(s.billingAt)
@@ -133,99 +125,111 @@ func TestSourceThatWasWrittenOnFindsOutLater(t *testing.T) {
 	}
 	s.startBilling()
 	s.startOrder()
-	if status, body, _ := s.command(5); status != http.StatusServiceUnavailable {
-		t.Fatalf("a command gets %d %s", status, body)
-	}
+	refused(t, s.orderAt, 5, "freehold adopt")
 	s.until(func() bool { return len(s.forks(s.billingAt).Ahead) == 1 }, "billing stops")
 	if f := s.forks(s.orderAt); f.Forks[0].Base.Position != 2 {
 		t.Errorf("forks %+v", f)
 	}
 	// The operator of order does not wait for billing.
-	if status := s.operator(http.MethodPost, s.orderAt, "/operator/adopt", nil, nil); status != http.StatusOK {
+	if status := operator(t, http.MethodPost, s.orderAt, "/operator/adopt", nil, nil); status != http.StatusOK {
 		t.Fatalf("adopt: %d", status)
 	}
 	s.until(func() bool { status, _, _ := s.command(5); return status == http.StatusOK }, "commands")
 	s.wantInvoices(1, 2, 3, 4)
-	if status := s.operator(http.MethodPost, s.billingAt, "/operator/adopt", url.Values{"follower": {"invoices"}, "source": {"order"}}, nil); status != http.StatusOK {
-		t.Fatalf("adopt: %d", status)
-	}
+	s.decide(follow.Adopted)
 	s.wantInvoices(1, 2, 3, 4, 9, 5)
 	s.tokens(good, lost)
 	s.verified()
 }
 
-// A standby is promoted that had not received the last orders. The process that had
-// written them finds out by itself, records the fork and ends; the next one asks.
-func TestFailOverWithLossIsRecognisedByTheProcessThatSawIt(t *testing.T) {
-	t.Parallel()
-	primary := testdb.NewPostgres(t)
-	s := newSite(t, func() database {
-		db, err := postgres.Open(t.Context(), primary.URL(), "order", catalog(t), &postgres.Options{Log: silent})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return db
-	})
-	primary.Start()
-	s.startOrder()
-	s.startBilling()
-	good := s.place(1, 2)
-	s.wantInvoices(1, 2)
-	standby := primary.Standby()
-	standby.Stop()
-	lost := s.place(3, 4)
-	s.wantInvoices(1, 2, 3, 4)
-	standby.Takes(primary)
-	select {
-	case <-s.order.done:
-	case <-time.After(20 * time.Second):
-		t.Fatal("the process goes on although its database went back in time")
+// A standby is promoted. Where it had not received the last orders, the process that
+// had written them finds out by itself, records the fork and ends, and the next one
+// asks; where it had, that is no fork, but the process starts anew and asks, too.
+func TestFailOver(t *testing.T) {
+	for name, with := range map[string]struct{ loss bool }{"with loss": {true}, "without loss": {false}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			primary := testdb.NewPostgres(t)
+			primary.Start()
+			s := newSite(t, func() database {
+				db, err := postgres.Open(t.Context(), primary.URL(), "order", catalog(t), &postgres.Options{Log: silent})
+				return opened(t, db, err)
+			})
+			s.startOrder()
+			s.startBilling()
+			good := s.place(1, 2)
+			s.wantInvoices(1, 2)
+			standby := primary.Standby()
+			invoiced := []int{1, 2}
+			var lost []string
+			if with.loss {
+				standby.Stop()
+				lost = s.place(3, 4)
+				invoiced = append(invoiced, 3, 4)
+				s.wantInvoices(invoiced...)
+			}
+			standby.Takes(primary)
+			s.until(func() bool {
+				select {
+				case <-s.order.done:
+					return true
+				default:
+					return false
+				}
+			}, "the process ends that has another server than before")
+			s.startOrder()
+			if with.loss {
+				refused(t, s.orderAt, 5, "freehold adopt")
+				f := s.forks(s.orderAt)
+				if len(f.Forks) != 1 || f.Forks[0].Base.Position != 2 || !strings.Contains(f.Forks[0].Reason, "an instance of the service knew") {
+					t.Errorf("forks %+v", f.Forks)
+				}
+				s.until(func() bool { return len(s.forks(s.billingAt).Ahead) == 1 }, "billing stops")
+				s.decide(follow.Kept)
+				s.until(func() bool { status, _, _ := s.command(5); return status == http.StatusOK }, "commands")
+			} else {
+				s.place(5)
+				if f := s.forks(s.orderAt); len(f.Forks) != 0 {
+					t.Errorf("forks %+v", f.Forks)
+				}
+			}
+			s.wantInvoices(append(invoiced, 5)...)
+			s.tokens(good, lost)
+			s.verified()
+		})
 	}
-	s.startOrder()
-	if status, body, _ := s.command(5); status != http.StatusServiceUnavailable || !strings.Contains(body, "freehold adopt") {
-		t.Fatalf("a command gets %d %s", status, body)
-	}
-	if f := s.forks(s.orderAt); len(f.Forks) != 1 || f.Forks[0].Base.Position != 2 || !strings.Contains(f.Forks[0].Reason, "an instance of the service knew") {
-		t.Errorf("forks %+v", f.Forks)
-	}
-	s.until(func() bool { return len(s.forks(s.billingAt).Ahead) == 1 }, "billing stops")
-	if status := s.operator(http.MethodPost, s.billingAt, "/operator/keep", url.Values{"follower": {"invoices"}, "source": {"order"}}, nil); status != http.StatusOK {
-		t.Fatalf("keep: %d", status)
-	}
-	s.until(func() bool { status, _, _ := s.command(5); return status == http.StatusOK }, "commands")
-	s.wantInvoices(1, 2, 3, 4, 5)
-	s.tokens(good, lost)
-	s.verified()
 }
 
-// A fail-over that loses nothing is no fork: the process starts anew, asks, and goes on.
-func TestFailOverWithoutLossIsNoFork(t *testing.T) {
-	t.Parallel()
-	primary := testdb.NewPostgres(t)
-	s := newSite(t, func() database {
-		db, err := postgres.Open(t.Context(), primary.URL(), "order", catalog(t), &postgres.Options{Log: silent})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return db
-	})
-	primary.Start()
-	s.startOrder()
-	s.startBilling()
-	tokens := s.place(1, 2)
-	s.wantInvoices(1, 2)
-	primary.Standby().Takes(primary)
-	select {
-	case <-s.order.done:
-	case <-time.After(20 * time.Second):
-		t.Fatal("the process goes on with another server, and nobody was asked")
+// What the broker holds is found out behind the first command only: it could not be
+// reached at the start, or told another tail. The fork is recorded then, and settled,
+// for nobody else is asked; and the broker gets what was written since.
+func TestTailOfABrokerThatComesLate(t *testing.T) {
+	for name, err := range map[string]error{"unreachable at first": errors.New("unreachable"), "empty at first": nil} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, good, lost := wentBack(t, onMemory(t), 0)
+			s.late = &lateBroker{Publisher: s.bus.Publisher("order"), err: err, up: make(chan struct{})}
+			s.alone = true
+			s.startOrder()
+			s.place(5) // nobody knows better
+			if f := s.forks(s.orderAt); len(f.Forks) != 0 {
+				t.Errorf("forks %+v before the broker could tell", f.Forks)
+			}
+			close(s.late.up)
+			s.until(func() bool { f := s.forks(s.orderAt); return len(f.Forks) == 1 && !f.Forks.Open() }, "a fork, recorded and settled")
+			if f := s.forks(s.orderAt); f.Forks[0].Base.Position != 2 {
+				t.Errorf("forks %+v, want one behind 2", f.Forks)
+			}
+			s.until(func() bool { status, _, _ := s.command(6); return status == http.StatusOK }, "commands")
+			s.until(func() bool {
+				var all []follow.Status
+				operator(t, http.MethodGet, s.orderAt, "/operator/followers", nil, &all)
+				return len(all) == 1 && all[0].State == follow.Running && all[0].Mark.Position == 4
+			}, "the relay goes on")
+			s.startBilling()
+			s.wantInvoices(1, 2, 5, 6)
+			s.tokens(good, lost)
+			s.verified()
+		})
 	}
-	s.startOrder()
-	s.place(3)
-	s.wantInvoices(1, 2, 3)
-	if f := s.forks(s.orderAt); len(f.Forks) != 0 {
-		t.Errorf("forks %+v", f.Forks)
-	}
-	s.tokens(tokens, nil)
-	s.verified()
 }

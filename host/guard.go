@@ -2,11 +2,9 @@ package host
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -22,10 +20,9 @@ import (
 // follower runs, a service asks them where they stand. Who stands at a place that the
 // journal does not have proves that it went back in time.
 
-// How long one round of questions may take, and when the next one is.
+// When everybody is asked again.
 const (
-	askWithin   = 2 * time.Second
-	askAgain    = 2 * time.Second        // while somebody has not answered since the start
+	lookAround  = 2 * time.Second        // for what other instances have recorded, and those that have not answered
 	lookAgain   = 300 * time.Millisecond // while the service is stopped by a fork
 	ownDatabase = 200 * time.Millisecond // while the service's own journal cannot be read
 )
@@ -40,51 +37,70 @@ type Ahead struct {
 type Stopped struct {
 	Fork   journal.Fork `json:"fork"`
 	Ahead  []Ahead      `json:"ahead"`            // who has applied what was lost and has not been told to go on
-	Silent []string     `json:"silent,omitempty"` // services that have not answered
+	Silent []Silent     `json:"silent,omitempty"` // services that have not answered
 }
 
-// guard asks, records forks, and keeps commands out while one is not settled.
+// guard asks, records forks, and keeps commands out while one is not settled. Each
+// instance of a service has one; what they agree on is in the database.
 type guard struct {
 	host  *Host
 	http  *http.Client
 	first chan struct{} // closed when everybody was asked once
 	poke  chan struct{} // somebody was told that his place is not in the journal
 
+	// Of run.
+	forks    int               // that this instance knows of
+	whole    bool              // everybody has answered since there was a reason to ask
+	answered map[string]bool   // who has
+	reasons  map[string]string // why others have not, as it was logged
+
 	mu    sync.Mutex
-	armed bool     // the host runs
-	stop  *Stopped // nil: commands are taken
+	armed bool           // the host runs
+	why   string         // nobody was asked yet
+	epoch freehold.Epoch // that everybody was last asked in
+	stop  *Stopped       // nil: commands are taken
 }
 
 func newGuard(h *Host) *guard {
-	return &guard{host: h, http: &http.Client{Timeout: askWithin}, first: make(chan struct{}), poke: make(chan struct{}, 1)}
+	return &guard{
+		host: h, http: &http.Client{Timeout: askWithin}, first: make(chan struct{}), poke: make(chan struct{}, 1),
+		answered: map[string]bool{}, reasons: map[string]string{}, why: "its own database has not answered",
+	}
 }
 
-// run asks until ctx ends: once, again while it is not settled, and whenever a reader
-// of the feed turns out to have another history.
+// run asks until ctx ends: once, again while it is not settled, whenever somebody
+// turns out to have another history, and when another instance has recorded a fork.
 func (g *guard) run(ctx context.Context) {
 	once := sync.OnceFunc(func() { close(g.first) })
-	answered := map[string]bool{}
+	ask := true
 	for ctx.Err() == nil {
-		var pause <-chan time.Time
-		switch stopped, err := g.examine(ctx, answered); {
+		pause := lookAround
+		switch stopped, err := g.examine(ctx, ask); {
 		case errors.Is(err, freehold.ErrLatched), errors.Is(err, freehold.ErrClosed):
 			once() // the runners will end the host
+		case errors.Is(err, freehold.ErrFenced):
+			pause = ownDatabase // another instance has just recorded what this one has found
 		case err != nil:
 			g.host.log.Warn("nobody can be asked yet whether the database went back in time", "error", err)
-			pause = time.After(ownDatabase)
+			g.mu.Lock()
+			g.why = err.Error()
+			g.mu.Unlock()
+			pause = ownDatabase
 		default:
 			once()
-			if stopped {
-				pause = time.After(lookAgain)
-			} else if len(answered) < len(g.host.opts.Consumers) {
-				pause = time.After(askAgain)
+			if ask = stopped || !g.whole; stopped {
+				pause = lookAgain
 			}
 		}
+		timer := time.NewTimer(pause)
 		select {
-		case <-pause:
+		case <-timer.C:
 		case <-g.poke:
+			ask = true
+			clear(g.answered)
 		case <-ctx.Done():
 		}
+		timer.Stop()
 	}
 }
 
@@ -96,15 +112,39 @@ func (g *guard) suspect() {
 	}
 }
 
+// watch has everybody asked again when a runner finds out that the journal does not
+// have its place.
+func (g *guard) watch(r Runner) {
+	if f, ok := r.(interface {
+		OnDiverged(fn func(s freehold.Source))
+	}); ok {
+		f.OnDiverged(func(s freehold.Source) {
+			if s == g.host.journal.Name() {
+				g.suspect()
+			}
+		})
+	}
+}
+
 // examine asks everybody once, records a fork if somebody holds what the journal does
-// not, and decides whether commands are taken.
-func (g *guard) examine(ctx context.Context, answered map[string]bool) (stopped bool, err error) {
+// not, and decides whether commands are taken. Without ask it only looks whether
+// another instance has recorded a fork, and asks if one has. freehold.ErrFenced means
+// that another one has done so meanwhile: what it recorded may explain everything.
+func (g *guard) examine(ctx context.Context, ask bool) (stopped bool, err error) {
 	j := g.host.journal
+	_, head, err := j.Fresh(ctx)
+	if err != nil {
+		return false, err
+	}
 	forks, err := j.Forks(ctx)
 	if err != nil {
 		return false, err
 	}
-	all, silent := g.ask(ctx, answered)
+	if !ask && len(forks) == g.forks && !forks.Open() {
+		return false, nil
+	}
+	all, silent, whole := g.ask(ctx)
+	g.whole = whole
 	var ahead, unexplained []Ahead
 	for _, a := range all {
 		in, err := g.holds(ctx, a.Mark)
@@ -122,22 +162,23 @@ func (g *guard) examine(ctx context.Context, answered map[string]bool) (stopped 
 		}
 	}
 	if len(unexplained) > 0 {
-		f, err := g.record(ctx, unexplained)
+		f, err := g.record(ctx, forks, unexplained)
 		if err != nil {
 			return false, err
 		}
 		forks = append(forks, f)
 	}
+	g.learn(len(forks))
 	var stop *Stopped
-	if n := len(forks); n > 0 && forks[n-1].Settled.IsZero() {
-		if len(ahead) == 0 && len(silent) == 0 {
+	if forks.Open() {
+		if f := forks[len(forks)-1]; len(ahead) == 0 && len(silent) == 0 {
 			// Nobody's effects are of what was lost.
-			if err := j.Settle(ctx, forks[n-1]); err != nil {
+			if err := j.Settle(ctx, f); err != nil {
 				return false, err
 			}
-			g.host.log.Info("fork settled, commands are taken", "epoch", forks[n-1].Epoch, "base", forks[n-1].Base.Position)
+			g.host.log.Info("fork settled, commands are taken", "epoch", f.Epoch, "base", f.Base.Position)
 		} else {
-			stop = &Stopped{Fork: forks[n-1], Ahead: append([]Ahead{}, ahead...), Silent: silent}
+			stop = &Stopped{Fork: f, Ahead: append([]Ahead{}, ahead...), Silent: silent}
 		}
 	}
 	g.mu.Lock()
@@ -145,8 +186,24 @@ func (g *guard) examine(ctx context.Context, answered map[string]bool) (stopped 
 	if g.stop == nil && stop != nil {
 		g.host.log.Error("stopped by a fork: commands are refused", "detail", stop.detail(j.Name(), g.host.URL()))
 	}
-	g.stop = stop
+	g.stop, g.epoch = stop, head.Epoch
+	if len(forks) > 0 {
+		g.epoch = forks.Present()
+	}
 	return stop != nil, nil
+}
+
+// learn tells runners of forks that are new to this instance, whoever recorded them.
+func (g *guard) learn(forks int) {
+	if forks == g.forks {
+		return
+	}
+	g.forks = forks
+	for _, r := range g.host.runners {
+		if r, ok := r.Runner.(interface{ Forked() }); ok {
+			r.Forked()
+		}
+	}
 }
 
 // relayName is the follower that stands for the broker. What it holds proves a fork;
@@ -154,7 +211,7 @@ func (g *guard) examine(ctx context.Context, answered map[string]bool) (stopped 
 const relayName = "relay"
 
 // record records a fork at the last place that this journal shares with all of them.
-func (g *guard) record(ctx context.Context, with []Ahead) (journal.Fork, error) {
+func (g *guard) record(ctx context.Context, seen journal.Forks, with []Ahead) (journal.Fork, error) {
 	j := g.host.journal
 	openings, err := j.Incarnations(ctx)
 	if err != nil {
@@ -173,16 +230,11 @@ func (g *guard) record(ctx context.Context, with []Ahead) (journal.Fork, error) 
 		reasons = append(reasons, fmt.Sprintf("%s stands at %s (%s)", strings.TrimSpace(a.Service+" "+a.Follower), a.Mark, a.Mark.Chain))
 		ended = append(ended, a.Mark.Epoch)
 	}
-	f, err := j.Fork(ctx, base, strings.Join(reasons, "; "), ended...)
+	f, err := j.Fork(ctx, seen, base, strings.Join(reasons, "; "), ended...)
 	if err != nil {
 		return f, err
 	}
 	g.host.log.Error("the database went back in time: a fork is recorded", "epoch", f.Epoch, "base", f.Base.Position, "reason", f.Reason)
-	for _, r := range g.host.runners {
-		if r, ok := r.Runner.(interface{ Forked() }); ok {
-			r.Forked()
-		}
-	}
 	return f, nil
 }
 
@@ -222,149 +274,4 @@ func (g *guard) holds(ctx context.Context, m freehold.Mark) (bool, error) {
 		return true, nil
 	}
 	return at.Chain == m.Chain, err
-}
-
-// ask asks the service's own followers, the broker and the consumers where they stand
-// in the journal. Those that do not answer in time are silent; a broker that does not
-// is no reason to wait.
-func (g *guard) ask(ctx context.Context, answered map[string]bool) (all []Ahead, silent []string) {
-	ctx, cancel := context.WithTimeout(ctx, askWithin)
-	defer cancel()
-	var mu sync.Mutex
-	var asking sync.WaitGroup
-	source := g.host.journal.Name()
-	for _, r := range g.host.runners {
-		if s, ok := r.Runner.(seer); ok {
-			asking.Go(func() {
-				seen, err := s.Seen(ctx, source)
-				if err != nil {
-					return // it does not follow this journal, or cannot be asked
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				all = append(all, Ahead{Seen: seen})
-			})
-		}
-	}
-	for _, service := range g.host.opts.Consumers {
-		asking.Go(func() {
-			seen, err := g.marks(ctx, service)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				silent = append(silent, service)
-				return
-			}
-			answered[service] = true
-			for _, s := range seen {
-				all = append(all, Ahead{Service: service, Seen: s})
-			}
-		})
-	}
-	asking.Wait()
-	slices.Sort(silent)
-	return all, silent
-}
-
-// seer is a follower that tells what it has seen of a source.
-type seer interface {
-	Seen(ctx context.Context, s freehold.Source) (follow.Seen, error)
-}
-
-// marks asks a consumer, by any of its instances.
-func (g *guard) marks(ctx context.Context, service string) (seen []follow.Seen, err error) {
-	for instance := range strings.SplitSeq(service, ",") {
-		if seen, err = g.marksOf(ctx, strings.TrimSuffix(strings.TrimSpace(instance), "/")); err == nil {
-			return seen, nil
-		}
-	}
-	return nil, err
-}
-
-func (g *guard) marksOf(ctx context.Context, base string) ([]follow.Seen, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/operator/marks?"+url.Values{"source": {string(g.host.journal.Name())}}.Encode(), nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Authorization", "Bearer "+g.host.opts.Token)
-	resp, err := g.http.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("host: marks of %s: %s", base, resp.Status)
-	}
-	var seen []follow.Seen
-	return seen, json.NewDecoder(resp.Body).Decode(&seen)
-}
-
-// stopped says why commands are refused, or nil.
-func (g *guard) stopped() *Stopped {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.stop
-}
-
-func (g *guard) arm() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.armed = true
-}
-
-// detail says what happened and what to do.
-func (s *Stopped) detail(name freehold.Source, at string) string {
-	text := fmt.Sprintf("the database of %s went back in time to position %d and commands are refused until that is settled. See freehold forks --url %s.", name, s.Fork.Base.Position, at)
-	for _, a := range s.Ahead {
-		where := a.Service
-		if where == "" {
-			where = at
-		}
-		text += fmt.Sprintf(" %s at %s has applied up to %d: run freehold adopt, or keep, --url %s %s %s.", a.Follower, where, a.Mark.Position, where, a.Follower, name)
-	}
-	if len(s.Silent) > 0 {
-		text += fmt.Sprintf(" No answer from %s: start it, or run freehold adopt --url %s to go on without.", strings.Join(s.Silent, " and "), at)
-	}
-	return text
-}
-
-// commands lets requests that may change something through when everybody was asked
-// and no fork is open.
-func (g *guard) commands(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions {
-			next.ServeHTTP(w, r)
-			return
-		}
-		g.mu.Lock()
-		armed := g.armed
-		g.mu.Unlock()
-		if armed {
-			select {
-			case <-g.first:
-			case <-r.Context().Done():
-				return
-			}
-		}
-		if stop := g.stopped(); stop != nil {
-			w.Header().Set("Retry-After", "5")
-			answer(w, http.StatusServiceUnavailable, map[string]any{
-				"status": http.StatusServiceUnavailable, "title": "stopped by a fork", "detail": stop.detail(g.host.journal.Name(), g.host.URL()), "stopped": stop,
-			})
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// readers has everybody asked again when a reader of the feed is told that his place
-// is not in the journal.
-func (g *guard) readers(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		rec := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
-		next.ServeHTTP(rec, r)
-		if rec.status == http.StatusConflict && r.FormValue("chain") != "" {
-			g.suspect()
-		}
-	})
 }

@@ -166,6 +166,7 @@ func (h *Host) Own(closers ...io.Closer) { h.owned = append(h.owned, closers...)
 
 // Go runs r while the host runs.
 func (h *Host) Go(name string, r Runner) {
+	h.guard.watch(r)
 	h.runners = append(h.runners, &running{name: name, Runner: r})
 }
 

@@ -28,6 +28,7 @@ type standing interface {
 // GoSingle runs r while the host runs, on one instance of the service at a time if
 // there is a lease. A runner with a method Stand stands by on the others.
 func (h *Host) GoSingle(name string, r Runner) {
+	h.guard.watch(r)
 	h.runners = append(h.runners, &running{name: name, Runner: r, single: h.opts.Lease != nil})
 }
 

@@ -217,8 +217,8 @@ func (h *Host) readyz(w http.ResponseWriter, r *http.Request) {
 		problems = append(problems, name+": "+err.Error())
 	}
 	h.mu.Unlock()
-	if stop := h.guard.stopped(); stop != nil {
-		problems = append(problems, stop.detail(h.journal.Name(), h.URL()))
+	if problem, _ := h.guard.problem(); problem != "" {
+		problems = append(problems, problem)
 	}
 	for _, st := range h.statuses(r.Context()) {
 		if st.Stalled || st.State == follow.Diverged || st.State == follow.Failed {

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,12 +25,15 @@ import (
 	"github.com/freehold-go/freehold/nats"
 	"github.com/freehold-go/freehold/nats/embed"
 	"github.com/freehold-go/freehold/outbox"
-	"github.com/freehold-go/freehold/postgres"
 	"github.com/freehold-go/freehold/sqldb"
 	"github.com/freehold-go/freehold/sqlite"
+	"github.com/freehold-go/freehold/transport"
 )
 
 func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
+
+// client keeps no connections: a service that is started anew has its old address.
+var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: wait}
 
 const token = "0123456789abcdef0123456789abcdef"
 
@@ -50,9 +54,9 @@ func catalog(t *testing.T) *freehold.Catalog {
 	return c
 }
 
-// database is what a service of these tests needs of an engine.
+// database is what order needs of an engine.
 type database interface {
-	follow.DB[sqldb.Tx]
+	Append(ctx context.Context, writes ...freehold.Write) (freehold.Token, error)
 	Journal() *journal.Journal
 	io.Closer
 }
@@ -74,6 +78,9 @@ type site struct {
 	opened         func() database // opens order's database
 	dir            string
 	order, billing *process
+	invoiced       *sqlite.DB // billing's database
+	late           *lateBroker
+	alone          bool // order is told of no consumers
 }
 
 func newSite(t *testing.T, opened func() database) *site {
@@ -91,7 +98,8 @@ func newSite(t *testing.T, opened func() database) *site {
 	return s
 }
 
-func (s *site) run(h *host.Host, db database) *process {
+// run runs a host until its stop is called, or the test ends.
+func run(t *testing.T, h *host.Host, db database) *process {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	done := make(chan struct{})
@@ -99,22 +107,33 @@ func (s *site) run(h *host.Host, db database) *process {
 	stop := sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil && !strings.Contains(err.Error(), "latched") && !strings.Contains(err.Error(), "read-only") {
-			s.t.Errorf("host: %v", err)
+			t.Errorf("host: %v", err)
 		}
 	})
-	s.t.Cleanup(stop)
+	t.Cleanup(stop)
 	return &process{h, db, stop, done}
 }
 
 func (s *site) startOrder() {
 	s.t.Helper()
 	db := s.opened()
-	h, err := host.New("order", db.Journal(), &host.Options{Addr: s.orderAt, Token: token, Consumers: []string{"http://" + s.billingAddr()}, Log: silent})
+	var consumers []string
+	if !s.alone {
+		consumers = append(consumers, "http://"+s.billingAddr())
+	}
+	h, err := host.New("order", db.Journal(), &host.Options{Addr: s.orderAt, Token: token, Consumers: consumers, Log: silent})
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	h.Own(db)
-	h.GoSingle("relay", outbox.New(db.Journal(), s.bus.Publisher("order"), &outbox.Options{Heartbeat: 50 * time.Millisecond, Log: silent}))
+	h.GoSingle("relay", outbox.New(db.Journal(), s.broker(), &outbox.Options{Heartbeat: 50 * time.Millisecond, Log: silent}))
+	takeOrders(h, db)
+	s.order = run(s.t, h, db)
+	s.orderAt = h.Addr()
+}
+
+// takeOrders has order's host take commands.
+func takeOrders(h *host.Host, db database) {
 	h.Handle("POST /place", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n, err := strconv.Atoi(r.FormValue("n"))
 		if err == nil {
@@ -126,8 +145,6 @@ func (s *site) startOrder() {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		}
 	}))
-	s.order = s.run(h, db)
-	s.orderAt = h.Addr()
 }
 
 // billingAddr is the address of billing, chosen before it starts.
@@ -168,35 +185,57 @@ func (s *site) startBilling() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.invoiced = db
 	h.Own(db)
 	h.Go("orders", orders)
 	h.GoSingle("invoices", f)
-	s.billing = s.run(h, db)
+	s.billing = run(s.t, h, db)
 }
 
-// place sends commands to order.
+// place sends commands to order, which takes them when it has asked the others.
 func (s *site) place(numbers ...int) (tokens []string) {
 	s.t.Helper()
 	for _, n := range numbers {
-		status, body, tok := s.command(n)
-		if status != http.StatusOK {
-			s.t.Fatalf("order %d: %d %s", n, status, body)
-		}
-		tokens = append(tokens, tok)
+		s.until(func() bool {
+			status, body, tok := s.command(n)
+			if status == http.StatusOK {
+				tokens = append(tokens, tok)
+			} else if !strings.Contains(body, "nobody could be asked yet") {
+				s.t.Fatalf("order %d: %d %s", n, status, body)
+			}
+			return status == http.StatusOK
+		}, "order %d is placed", n)
 	}
 	return tokens
 }
 
+// refused waits until a command is refused with a text, and fails if one is taken.
+func refused(t *testing.T, at string, n int, texts ...string) {
+	t.Helper()
+	until(t, func() bool {
+		status, body, _ := commandAt(t, at, n)
+		if status != http.StatusServiceUnavailable {
+			t.Fatalf("a command gets %d %s, want that it is refused", status, body)
+		}
+		return !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(body, text) })
+	}, "a command is refused that says %q", texts)
+}
+
 func (s *site) command(n int) (status int, body, tok string) {
 	s.t.Helper()
-	resp, err := http.Post("http://"+s.orderAt+"/place?n="+strconv.Itoa(n), "", nil)
+	return commandAt(s.t, s.orderAt, n)
+}
+
+func commandAt(t *testing.T, at string, n int) (status int, body, tok string) {
+	t.Helper()
+	resp, err := client.Post("http://"+at+"/place?n="+strconv.Itoa(n), "", nil)
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(resp.Body)
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return resp.StatusCode, string(raw), resp.Header.Get("Consistency-Token")
 }
@@ -204,7 +243,7 @@ func (s *site) command(n int) (status int, body, tok string) {
 // invoices lists what billing has done, in order.
 func (s *site) invoices() (all []int) {
 	s.t.Helper()
-	err := s.billing.db.View(s.t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+	err := s.invoiced.View(s.t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
 		all = nil
 		rows, err := tx.QueryContext(ctx, `SELECT n FROM invoice ORDER BY rowid`)
 		if err != nil {
@@ -242,40 +281,84 @@ func (s *site) wantInvoices(want ...int) {
 
 func (s *site) until(ok func() bool, what string, args ...any) {
 	s.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	until(s.t, ok, what, args...)
+}
+
+const wait = time.Minute // a state that does not come
+
+func until(t *testing.T, ok func() bool, what string, args ...any) {
+	t.Helper()
+	for end := time.Now().Add(wait); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			s.t.Fatalf("did not happen: "+what, args...)
+			t.Fatalf("did not happen: "+what, args...)
 		}
 	}
 }
 
 // operator asks an operator's endpoint.
-func (s *site) operator(method, at, path string, q url.Values, out any) int {
-	s.t.Helper()
-	req, err := http.NewRequestWithContext(s.t.Context(), method, "http://"+at+path+"?"+q.Encode(), nil)
+func operator(t *testing.T, method, at, path string, q url.Values, out any) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+at+path+"?"+q.Encode(), nil)
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusOK && out != nil {
 		if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
-			s.t.Fatal(err)
+			t.Fatal(err)
 		}
 	}
 	return resp.StatusCode
 }
 
-func (s *site) forks(at string) (f host.Forks) {
-	s.t.Helper()
-	if status := s.operator(http.MethodGet, at, "/operator/forks", nil, &f); status != http.StatusOK {
-		s.t.Fatalf("forks of %s: %d", at, status)
+func forksAt(t *testing.T, at string) (f host.Forks) {
+	t.Helper()
+	if status := operator(t, http.MethodGet, at, "/operator/forks", nil, &f); status != http.StatusOK {
+		t.Fatalf("forks of %s: %d", at, status)
 	}
 	return f
+}
+
+func (s *site) forks(at string) host.Forks {
+	s.t.Helper()
+	return forksAt(s.t, at)
+}
+
+// decide has an operator of billing choose.
+func (s *site) decide(choice string) {
+	s.t.Helper()
+	if status := operator(s.t, http.MethodPost, s.billingAt, "/operator/"+choice, url.Values{"follower": {"invoices"}, "source": {"order"}}, nil); status != http.StatusOK {
+		s.t.Fatalf("%s: %d", choice, status)
+	}
+}
+
+// broker is what order publishes to.
+func (s *site) broker() transport.Publisher {
+	if s.late != nil {
+		return s.late
+	}
+	return s.bus.Publisher("order")
+}
+
+// lateBroker does not tell what it holds before it is up.
+type lateBroker struct {
+	transport.Publisher
+	err error         // that it tells instead; nil: that it is empty
+	up  chan struct{} // closed when it is
+}
+
+func (b *lateBroker) Last(ctx context.Context, s freehold.Source) (transport.Head, error) {
+	select {
+	case <-b.up:
+		return b.Publisher.Last(ctx, s)
+	default:
+		return transport.Head{}, b.err
+	}
 }
 
 // verified has order's chain recomputed, and that what billing stands at is in it.
@@ -286,7 +369,7 @@ func (s *site) verified() {
 		s.t.Error(err)
 	}
 	var seen []follow.Seen
-	s.operator(http.MethodGet, s.billingAt, "/operator/marks", url.Values{"source": {"order"}}, &seen)
+	operator(s.t, http.MethodGet, s.billingAt, "/operator/marks", url.Values{"source": {"order"}}, &seen)
 	at, err := j.At(s.t.Context(), seen[0].Mark.Position)
 	if err != nil || at != seen[0].Mark {
 		s.t.Errorf("billing stands at %s, order has %s: %v", seen[0].Mark, at, err)
@@ -306,54 +389,3 @@ func (s *site) tokens(good, lost []string) {
 		}
 	}
 }
-
-// engine is a database of order's that can be put back to an older state.
-type engine struct {
-	open    func() database
-	copy    func() // while it is closed
-	restore func() // while it is closed
-}
-
-func onSQLite(t *testing.T) engine {
-	path := filepath.Join(t.TempDir(), "order.db")
-	return engine{
-		open: func() database {
-			db, err := sqlite.Open(t.Context(), path, "order", catalog(t), &sqlite.Options{Log: silent})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return db
-		},
-		copy:    func() { copyFile(t, path, path+".copy") },
-		restore: func() { copyFile(t, path+".copy", path) },
-	}
-}
-
-func copyFile(t *testing.T, from, to string) {
-	t.Helper()
-	raw, err := os.ReadFile(from)
-	if err == nil {
-		err = os.WriteFile(to, raw, 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func onPostgres(t *testing.T) engine {
-	server := testdb.NewPostgres(t)
-	return engine{
-		open: func() database {
-			server.Start()
-			db, err := postgres.Open(t.Context(), server.URL(), "order", catalog(t), &postgres.Options{Log: silent})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return db
-		},
-		copy:    func() { server.Stop(); server.Copy() },
-		restore: func() { server.Stop(); server.Restore() },
-	}
-}
-
-var engines = map[string]func(t *testing.T) engine{"SQLite": onSQLite, "PostgreSQL": onPostgres}

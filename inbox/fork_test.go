@@ -48,7 +48,7 @@ func TestOrphansThatTheBrokerHoldsAreNotApplied(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.use(t, backup)
-	if _, err := s.db.Journal().Fork(t.Context(), base, "for a test"); err != nil {
+	if _, err := s.db.Journal().Fork(t.Context(), nil, base, "for a test"); err != nil {
 		t.Fatal(err)
 	}
 	broker := stale{orphans, make(chan struct{}), make(chan struct{}), new(sync.Once)}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/mutant"
 )
 
 // Fork says that a journal went back in time and what it is called since: a database
@@ -35,6 +36,9 @@ func (f Forks) Present() freehold.Epoch {
 	}
 	return f[len(f)-1].Epoch
 }
+
+// Open reports whether the newest fork is not settled: commands are refused.
+func (f Forks) Open() bool { return len(f) > 0 && f[len(f)-1].Settled.IsZero() }
 
 // Shared returns up to where the history of an epoch is that of the present one, and
 // whether the epoch is known.
@@ -103,35 +107,45 @@ type forker interface {
 	PutFork(ctx context.Context, f Fork) error
 }
 
-// Forks lists the forks of the journal, oldest first. Other instances of the service
-// may have recorded some.
+// Forks lists the forks of the journal as the database has them at this moment, oldest
+// first: other instances of the service may have recorded some.
 func (j *Journal) Forks(ctx context.Context) (Forks, error) {
 	s, ok := j.store.(forker)
 	if !ok {
 		return nil, nil
 	}
+	if _, _, err := j.Fresh(ctx); err != nil {
+		return nil, err
+	}
 	return s.Forks(ctx)
 }
 
 // Fork records that the journal went back in time to base: a new epoch begins, which
-// every event, mark and token carries from then on. ended names epochs of others that
-// end there too. freehold.ErrFenced means that another instance has just done so.
-func (j *Journal) Fork(ctx context.Context, base freehold.Mark, reason string, ended ...freehold.Epoch) (Fork, error) {
+// every event, mark and token carries from then on. It is the one behind seen, the forks
+// that the caller knew when he found out; ended names epochs of others that end there
+// too. freehold.ErrFenced means that another instance has recorded one since, which may
+// explain what the caller has found: ask for the forks again.
+func (j *Journal) Fork(ctx context.Context, seen Forks, base freehold.Mark, reason string, ended ...freehold.Epoch) (Fork, error) {
 	s, ok := j.store.(forker)
 	if !ok {
 		return Fork{}, ErrNoForks
-	}
-	all, err := s.Forks(ctx)
-	if err != nil {
-		return Fork{}, err
 	}
 	_, head, err := j.Fresh(ctx)
 	if err != nil {
 		return Fork{}, err
 	}
-	f := Fork{Number: len(all) + 1, Epoch: ForkEpoch(len(all) + 1), Ended: []freehold.Epoch{head.Epoch}, Base: base, Reason: reason, Time: Now()}
+	if mutant.ForkUnseen {
+		if seen, err = s.Forks(ctx); err != nil {
+			return Fork{}, err
+		}
+	}
+	number, present := len(seen)+1, seen.Present()
+	if present == "" {
+		present = head.Epoch // the first one, or else the number is taken
+	}
+	f := Fork{Number: number, Epoch: ForkEpoch(number), Ended: []freehold.Epoch{present}, Base: base, Reason: reason, Time: Now()}
 	for _, e := range ended {
-		if _, known := all.Shared(e); !known && e != "" && !slices.Contains(f.Ended, e) {
+		if _, known := seen.Shared(e); !known && e != "" && !slices.Contains(f.Ended, e) {
 			f.Ended = append(f.Ended, e)
 		}
 	}

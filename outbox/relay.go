@@ -48,6 +48,7 @@ type Relay struct {
 	held   freehold.Mark // what the broker holds; the zero Mark before it was asked
 
 	mu          sync.Mutex
+	diverged    func(s freehold.Source)
 	follower    *follow.Follower
 	restart     context.CancelFunc // ends the present follower's Run
 	adopt       bool               // publish behind whatever the broker holds
@@ -85,8 +86,18 @@ func (r *Relay) renew() *follow.Follower {
 	f := follow.Into("relay", []follow.Source{r.journal}, &sink{Relay: r}, &follow.Options{Batch: r.opts.Batch, MaxPause: r.opts.MaxPause, Log: r.opts.Log})
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	f.OnDiverged(r.diverged)
 	r.follower = f
 	return f
+}
+
+// OnDiverged has fn called each time the broker turns out to hold what the journal does
+// not. It is called before Run.
+func (r *Relay) OnDiverged(fn func(s freehold.Source)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.diverged = fn
+	r.follower.OnDiverged(fn)
 }
 
 // Name is the relay's name among followers.
@@ -223,7 +234,7 @@ func (s *sink) Mark(ctx context.Context, name freehold.Source) (freehold.Mark, e
 				return freehold.Mark{}, err
 			}
 			if _, lost := forks.Lost(last.Mark); !adopt && !lost {
-				return last.Mark, fmt.Errorf("relay: the broker holds %s (%s), which this journal does not: the journal was restored to an older state: %w",
+				return last.Mark, fmt.Errorf("relay: the broker holds %s (%s), which this journal does not: the journal was restored to an older state: see freehold forks: %w",
 					last.Mark, last.Chain, freehold.ErrDiverged)
 			}
 		case err != nil:

@@ -57,6 +57,7 @@ func harness() journaltest.Harness[sqldb.Tx] {
 			}
 			return db
 		},
+		Shared: true,
 		Put: func(ctx context.Context, tx sqldb.Tx, key, value string) error {
 			_, err := tx.ExecContext(ctx, `INSERT INTO state (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value`, key, value)
 			return err

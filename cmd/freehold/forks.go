@@ -56,7 +56,7 @@ func printForks(all *host.Forks) error {
 			fmt.Fprintf(w, "  ahead\t%s\t%s\tat %d\n", where, a.Follower, a.Mark.Position)
 		}
 		for _, s := range stop.Silent {
-			fmt.Fprintf(w, "  no answer\t%s\n", s)
+			fmt.Fprintf(w, "  no answer\t%s\t%s\n", s.Service, s.Reason)
 		}
 	}
 	for _, l := range all.Ahead {

@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/freehold-go/freehold"
@@ -29,19 +31,6 @@ func (noted) EventType() freehold.Type { return freehold.T("test.noted", 1) }
 // has parked an event: what it prints, as text and as JSON, and what it does.
 func TestOperatorSeesAndActs(t *testing.T) {
 	t.Parallel()
-	const token = "0123456789abcdef0123456789abcdef"
-	dir := t.TempDir()
-	tokenFile := filepath.Join(dir, "token")
-	if err := os.WriteFile(tokenFile, []byte(token), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "wrong"), []byte("wrong"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	program := filepath.Join(dir, "freehold")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	types, err := freehold.NewCatalog(freehold.JSON[noted]())
 	if err != nil {
 		t.Fatal(err)
@@ -91,56 +80,109 @@ func TestOperatorSeesAndActs(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	call := func(status int, url, tokenFile string, args ...string) string {
-		t.Helper()
-		cmd := exec.Command(program, append(args, "--url", url, "--token-file", tokenFile)...)
-		var stdout, stderr bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &stdout, &stderr
-		_ = cmd.Run() // the status tells
-		got := cmd.ProcessState.ExitCode()
-		if got != status || status == 0 && stderr.Len() > 0 || status == 2 && strings.Count(stderr.String(), "\n") != 1 {
-			t.Errorf("freehold %v: exit status %d, want %d\n%s%s", args, got, status, &stdout, &stderr)
-		}
-		return stdout.String() + stderr.String()
-	}
-	says := func(got string, wants ...string) {
-		t.Helper()
-		for _, want := range wants {
-			if !strings.Contains(got, want) {
-				t.Errorf("it does not say %q:\n%s", want, got)
-			}
-		}
-	}
-	operate := func(status int, args ...string) string {
-		t.Helper()
-		out := call(status, h.URL(), tokenFile, args...)
-		if last := args[len(args)-1]; last == "--json" && !json.Valid([]byte(out)) {
-			t.Errorf("freehold %v does not print JSON: %s", args, out)
-		}
-		return out
-	}
+	at := operatorOf(t, h.URL())
+	operate := at.run
 
-	says(operate(0, "streams"), "note-1", "3", "note-2")
-	says(operate(0, "streams", "note-1"), "good", "bad", "behind it")
-	says(operate(0, "streams", "--json"), `"note-2"`)
-	says(operate(0, "lag"), "reader", "notes", "running")
-	says(operate(0, "lag", "--json"), `"reader"`)
-	says(operate(0, "parked", "list"), "note-1", "it is bad")
-	says(operate(0, "parked", "list", "--json"), `it is bad"`)
-	says(operate(0, "verify"), "notes: 4 events verified")
-	says(operate(1, "parked", "retry", "reader", "notes", "note-1"), "it is bad")
-	says(operate(1, "parked", "retry", "reader", "notes", "note-7"), "note-7")
-	says(operate(1, "parked", "retry", "nobody", "notes", "note-1"), "nobody")
+	says(t, operate(0, "streams"), "note-1", "3", "note-2")
+	says(t, operate(0, "streams", "note-1"), "good", "bad", "behind it")
+	says(t, operate(0, "streams", "--json"), `"note-2"`)
+	says(t, operate(0, "lag"), "reader", "notes", "running")
+	says(t, operate(0, "lag", "--json"), `"reader"`)
+	says(t, operate(0, "parked", "list"), "note-1", "it is bad")
+	says(t, operate(0, "parked", "list", "--json"), `it is bad"`)
+	says(t, operate(0, "verify"), "notes: 4 events verified")
+	says(t, operate(1, "parked", "retry", "reader", "notes", "note-1"), "it is bad")
+	says(t, operate(1, "parked", "retry", "reader", "notes", "note-7"), "note-7")
+	says(t, operate(1, "parked", "retry", "nobody", "notes", "note-1"), "nobody")
 	close(healed)
 	operate(0, "parked", "retry", "reader", "notes", "note-1")
 	if got := operate(0, "parked", "list", "--json"); strings.TrimSpace(got) != "[]" {
 		t.Errorf("parked after all was applied: %s", got)
 	}
-	says(operate(1, "adopt", "reader", "notes"), "nothing to adopt")
+	says(t, operate(1, "adopt", "reader", "notes"), "nothing to adopt")
 
-	says(call(1, h.URL(), filepath.Join(dir, "wrong"), "lag"), "401", "operator's token")
-	says(call(1, h.URL(), filepath.Join(dir, "missing"), "lag"), "give its --token-file")
-	says(call(1, "http://127.0.0.1:1", tokenFile, "lag"), "is the service running")
-	says(operate(2, "--nonsense"), "unknown flag --nonsense")
-	says(operate(2, "nonsense"), "see freehold --help")
+	wrong, missing, nobody := at, at, at
+	wrong.tokenFile, missing.tokenFile, nobody.url = filepath.Join(t.TempDir(), "wrong"), "missing", "http://127.0.0.1:1"
+	if err := os.WriteFile(wrong.tokenFile, []byte("wrong"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	says(t, wrong.run(1, "lag"), "401", "operator's token")
+	says(t, missing.run(1, "lag"), "give its --token-file")
+	says(t, nobody.run(1, "lag"), "is the service running")
+	says(t, operate(2, "--nonsense"), "unknown flag --nonsense")
+	says(t, operate(2, "nonsense"), "see freehold --help")
+}
+
+const token = "0123456789abcdef0123456789abcdef"
+
+// program is the program, built once.
+var program = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(dir, "freehold")
+	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return path, nil
+})
+
+var dir string // of what all tests share
+
+func TestMain(m *testing.M) {
+	var err error
+	if dir, err = os.MkdirTemp("", "freehold-"); err != nil {
+		panic(err)
+	}
+	status := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(status)
+}
+
+// operator uses the program on a service.
+type operator struct {
+	t              *testing.T
+	url, tokenFile string
+}
+
+func operatorOf(t *testing.T, url string) operator {
+	t.Helper()
+	o := operator{t, url, filepath.Join(t.TempDir(), "token")}
+	if err := os.WriteFile(o.tokenFile, []byte(token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// run runs the program, which must end with a status, and returns what it prints: JSON
+// if it was asked for that, and one line where the command line was wrong.
+func (o operator) run(status int, args ...string) string {
+	o.t.Helper()
+	got, stdout, stderr := o.try(args...)
+	if got != status || status == 0 && stderr != "" || status == 2 && strings.Count(stderr, "\n") != 1 {
+		o.t.Errorf("freehold %v: exit status %d, want %d\n%s%s", args, got, status, stdout, stderr)
+	}
+	if args[len(args)-1] == "--json" && stderr == "" && !json.Valid([]byte(stdout)) {
+		o.t.Errorf("freehold %v does not print JSON: %s", args, stdout)
+	}
+	return stdout + stderr
+}
+
+func (o operator) try(args ...string) (status int, stdout, stderr string) {
+	o.t.Helper()
+	path, err := program()
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	cmd := exec.Command(path, append(args, "--url", o.url, "--token-file", o.tokenFile)...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	_ = cmd.Run() // the status tells
+	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+func says(t *testing.T, got string, wants ...string) {
+	t.Helper()
+	for _, want := range wants {
+		if !strings.Contains(got, want) {
+			t.Errorf("it does not say %q:\n%s", want, got)
+		}
+	}
 }

@@ -136,6 +136,17 @@ func StartEtcd(n int, flags ...string) (*EtcdCluster, error) {
 	return c, nil
 }
 
+// NewEtcd starts a cluster of one member for a test of its own.
+func NewEtcd(t testing.TB) *EtcdCluster {
+	t.Helper()
+	c, err := StartEtcd(1)
+	if err != nil {
+		missing(t, "etcd", err)
+	}
+	t.Cleanup(c.Stop)
+	return c
+}
+
 // URL is the cluster's, without a prefix.
 func (c *EtcdCluster) URL() string { return "etcd://" + strings.Join(c.clients, ",") }
 
@@ -202,6 +213,24 @@ func (c *EtcdCluster) Kill(i int) {
 		c.members[i].kill()
 		c.members[i] = nil
 	}
+}
+
+// Copy copies the directories of members that are killed.
+func (c *EtcdCluster) Copy() error {
+	var errs []error
+	for i := range c.members {
+		errs = append(errs, os.CopyFS(c.Dir(i)+".copy", os.DirFS(c.Dir(i))))
+	}
+	return errors.Join(errs...)
+}
+
+// Restore puts the copies in the place of the directories of members that are killed.
+func (c *EtcdCluster) Restore() error {
+	var errs []error
+	for i := range c.members {
+		errs = append(errs, os.RemoveAll(c.Dir(i)), os.CopyFS(c.Dir(i), os.DirFS(c.Dir(i)+".copy")))
+	}
+	return errors.Join(errs...)
 }
 
 // Stop ends all members and removes their directories.

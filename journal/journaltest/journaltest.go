@@ -73,6 +73,8 @@ type Harness[T freehold.Tx] struct {
 	// takes that one's place, as if its process had been killed, and that nothing
 	// outlives the process. Elsewhere processes are killed.
 	Vanishes bool
+	// Shared says that several instances of a service may have the database open.
+	Shared bool
 	// Cut removes all events up to a position, which ends a transaction and which all
 	// followers have passed. nil if the engine keeps everything.
 	Cut func(t testing.TB, db DB[T], at freehold.Mark)
@@ -151,6 +153,7 @@ func Run[T freehold.Tx](t *testing.T, h Harness[T]) {
 		{"history", []test{
 			{"everything survives opening again, under a new incarnation", s.reopen},
 			{"a fork begins an epoch, and tokens of the old one are good up to its base", s.forked},
+			{"a fork that several find is recorded once", s.forkedOnce},
 			{"verify finds an altered byte", s.altered},
 			{"old versions are upcast on read", s.upcasts},
 			{"types that are no longer known stay readable as stored", s.unknownTypes},

@@ -327,7 +327,7 @@ func TestInvoicesThatWereLostKeepTheirNumbers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := db.Journal().Fork(t.Context(), head, "restored"); err != nil {
+			if _, err := db.Journal().Fork(t.Context(), nil, head, "restored"); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -1,0 +1,101 @@
+package etcd_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/etcd"
+	"github.com/freehold-go/freehold/journal/journaltest"
+)
+
+// The cluster is restored to an older state under a process that has it open. It writes
+// nothing there before it has been started anew, whether it waits or writes, and
+// whatever others have written meanwhile.
+func TestProcessWritesNothingToAClusterThatWentBack(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	idle := func(ctx context.Context, db *etcd.DB) error {
+		return db.Journal().Wait(ctx, freehold.Mark{Position: math.MaxInt64})
+	}
+	write := func(ctx context.Context, db *etcd.DB) error {
+		for {
+			_, err := db.Update(ctx, add(1000))
+			if !errors.Is(err, freehold.ErrUnavailable) && !errors.Is(err, freehold.ErrUnknown) {
+				return err
+			}
+		}
+	}
+	for name, test := range map[string]struct {
+		others int // events that another process writes behind the restore
+		find   func(ctx context.Context, db *etcd.DB) error
+	}{
+		"and waits":                 {0, idle},
+		"and writes":                {0, write},
+		"and writes behind another": {20, write},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := start(t, 1)
+			url := c.prefixed()
+			opened := func() *etcd.DB {
+				db, err := etcd.Open(t.Context(), url, "test", journaltest.Types(t), etcd.Options{Log: quiet}.Through((&wire{}).call, time.Second))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return db
+			}
+			written := 0
+			more := func(db *etcd.DB, n int) {
+				for range n {
+					if _, err := db.Update(t.Context(), add(written)); err != nil {
+						t.Fatal(err)
+					}
+					written++
+				}
+			}
+			first := opened()
+			more(first, 2)
+			if err := first.Close(); err != nil {
+				t.Fatal(err)
+			}
+			c.Kill(0)
+			if err := errors.Join(c.Copy(), c.Start(0), c.Ready()); err != nil {
+				t.Fatal(err)
+			}
+			db := opened()
+			defer db.Close()
+			more(db, 3)
+			c.Kill(0)
+			if err := errors.Join(c.Restore(), c.Start(0), c.Ready()); err != nil {
+				t.Fatal(err)
+			}
+			if test.others > 0 {
+				other := opened()
+				more(other, test.others)
+				if err := other.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if err := test.find(ctx, db); !errors.Is(err, freehold.ErrLatched) || !strings.Contains(err.Error(), "freehold forks") {
+				t.Errorf("error %v, want ErrLatched that names freehold forks", err)
+			}
+			if _, err := db.Update(t.Context(), add(1000)); !errors.Is(err, freehold.ErrLatched) {
+				t.Errorf("it goes on to write: %v", err)
+			}
+			again := opened()
+			defer again.Close()
+			wantEvents(t, again, 2+test.others)
+			more(again, 1)
+			wantEvents(t, again, 3+test.others)
+		})
+	}
+}
