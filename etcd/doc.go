@@ -44,9 +44,11 @@
 //
 // Behind the prefix stands the kind of a key; numbers are 8 bytes, big-endian.
 //
-//	'j'                          the journal: format, source, epoch (JSON)
-//	'h'                          its head: position, chain, incarnation, and first place if
-//	                             it was cut (JSON)
+//	'j'                          the journal: format, source, epoch (JSON); format 2 from its
+//	                             first fork or cut on
+//	'h'                          its head: position, chain, incarnation, epoch, and first
+//	                             place if it was cut (JSON), behind the digits of its format
+//	                             from 2 on, so that older programs refuse to write
 //	'i' number                   an incarnation (JSON), from 0
 //	'l'                          who holds the lease
 //	'w' incarnation              the last commit of the process that opened it
