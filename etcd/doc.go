@@ -36,7 +36,9 @@
 // events should be: with Options.Retain (retain=168h in the URL) events are removed that
 // are older and that no follower needs any more, see [DB.Cut]. Followers in other
 // services count if they tell how far they are (inbox.Options.Consumer, or consumer= in
-// the feed's query). The place at which the journal begins keeps its chain value, so
+// the feed's query). One that has never told does not: before a new consumer is added,
+// retain must reach back to the first event that it needs, or its first read fails with
+// what it has lost, and nothing is delivered to it. The place at which the journal begins keeps its chain value, so
 // what is left can be verified; readers below it get freehold.ErrGone. DB.Size is the
 // room in use. Members give removed keys back when they compact.
 //

@@ -30,7 +30,9 @@ type Options struct {
 	// and 5 s.
 	Warn, Cancel time.Duration
 	// Retain cuts the journal: events that are older, and that no registered follower
-	// or consumer still needs, are removed; see [DB.Cut]. 0 keeps all events, as a
+	// or consumer still needs, are removed; see [DB.Cut]. A consumer that has not told its
+	// place yet holds back nothing: it must have been started, once, before the events it
+	// needs are so old. 0 keeps all events, as a
 	// service must whose state is its events; others give a week or so. A retain
 	// parameter in the URL has precedence.
 	Retain time.Duration
