@@ -141,9 +141,10 @@ func script(t *testing.T, ws []freehold.Write) *followtest.Script {
 	return s
 }
 
+// patient bounds what only a defect takes so long.
 func patient(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

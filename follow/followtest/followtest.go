@@ -54,7 +54,7 @@ type Case[T freehold.Tx] struct {
 // transactions that a follower may begin for each event, which finds one that goes round
 // in circles, however fast the machine is.
 const (
-	patience = 30 * time.Second
+	patience = time.Minute
 	perEvent = 50
 )
 
