@@ -102,7 +102,7 @@ func (s store) Unregister(ctx context.Context, consumer string) error {
 		switch {
 		case at(consumerPrefix+consumer) != nil:
 			return overlay.DropMark(tx.(*overlay.Tx), consumerPrefix+consumer, s.db.name)
-		case at(consumer) != nil:
+		case at(consumer) != nil && !strings.HasPrefix(consumer, consumerPrefix):
 			return journal.ErrOwnFollower
 		}
 		return journal.ErrNoConsumer

@@ -169,7 +169,7 @@ func TestAFollowerThatIsGoneIsNamedAndRetired(t *testing.T) {
 		}
 	}
 	cut("at first", 2, `follower="old view"`, "DELETE /feed/consumers?name=old+view&retired=true")
-	for query, want := range map[string]int{"": 400, "?name=nobody": 404, "?name=nobody&retired=true": 404, "?name=other/f&retired=true": 404, "?name=old+view&retired=1": 400} {
+	for query, want := range map[string]int{"": 400, "?name=nobody": 404, "?name=nobody&retired=true": 404, "?name=other/f&retired=true": 404, "?name=consumer:other/f": 404, "?name=old+view&retired=1": 400} {
 		if status, body := ask(http.MethodDelete, query); status != want {
 			t.Errorf("%q: %d, want %d: %s", query, status, want, body)
 		}
