@@ -185,7 +185,7 @@ func TestAFollowerThatIsGoneIsNamedAndRetired(t *testing.T) {
 		}
 	}
 	retire()
-	move(all[1].At, all[2].At) // it was not gone after all
+	move(all[1].At, all[2].At)                      // it was not gone after all
 	cut("moved on since it was retired", 3, "", "") // which was said already
 	retire()
 	cut("retired", 5, "follower=other/f", "DELETE /feed/consumers?name=other%2Ff")
