@@ -183,8 +183,8 @@ func Check(ctx context.Context, url string, name freehold.Source) ([]string, err
 	if err := json.Unmarshal(resp.Kvs[0].Value, &m); err != nil {
 		return db.audit, db.wrap(fmt.Errorf("the prefix holds something else than a journal (%w): give another one", err))
 	}
-	if m.Source != name {
-		return db.audit, db.wrap(fmt.Errorf("the prefix holds the journal of %q: give another one", m.Source))
+	if err := m.suits(name); err != nil {
+		return db.audit, db.wrap(err)
 	}
 	return append(db.audit, "journal of "+string(m.Source)), nil
 }

@@ -1,13 +1,17 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/follow"
 	"github.com/freehold-go/freehold/internal/overlay"
 	"github.com/freehold-go/freehold/journal"
 	"github.com/freehold-go/freehold/kv"
@@ -36,13 +40,13 @@ func (s store) Register(ctx context.Context, consumer string, at freehold.Mark) 
 	t.mu.Lock()
 	was, known := t.by[consumer]
 	t.mu.Unlock()
-	if known && (was.at == at || at.Position > was.at.Position && time.Since(was.when) < db.opts.told) {
+	if known && (was.at == at || at.Position > was.at.Position) && time.Since(was.when) < db.opts.told {
 		return nil
 	}
 	j := &job{}
 	_, err := db.queue.Do(ctx, j, func(ctx context.Context) error {
 		if at.Position < j.from.Position {
-			return gone(db.name, j.from)
+			return fmt.Errorf("etcd: %w", journal.Gone(db.name, at.Position, j.from.Position))
 		}
 		k, name := db.Keeper(j.tx), consumerPrefix+consumer
 		stored, err := k.Mark(ctx, name, db.name)
@@ -63,27 +67,98 @@ func (s store) Register(ctx context.Context, consumer string, at freehold.Mark) 
 	return nil
 }
 
-// Consumers lists what followers of this journal have told, and own followers' marks.
+// Consumers lists what followers of this journal have told, and own followers' places.
 func (s store) Consumers(ctx context.Context) (all []journal.Consumer, err error) {
 	err = s.db.View(ctx, func(ctx context.Context, tx kv.Tx) error {
-		places, err := s.db.Keeper(tx).Marks(ctx)
+		all = nil
+		k := s.db.Keeper(tx)
+		places, err := follow.Places(ctx, k, s.db.name)
 		for _, p := range places {
-			if p.Mark.Source == s.db.name {
-				all = append(all, journal.Consumer{Name: strings.TrimPrefix(p.Follower, consumerPrefix), Mark: p.Mark})
+			c := journal.Consumer{Mark: p.Mark}
+			name, foreign := strings.CutPrefix(p.Follower, consumerPrefix)
+			c.Name, c.Own = name, !foreign
+			if c.Retired, err = retired(ctx, k, p); err != nil {
+				return err
 			}
+			all = append(all, c)
 		}
+		slices.SortStableFunc(all, func(a, b journal.Consumer) int {
+			if a.Retired != b.Retired {
+				if a.Retired {
+					return 1
+				}
+				return -1
+			}
+			return cmp.Compare(a.Mark.Position, b.Mark.Position)
+		})
 		return err
 	})
 	return all, err
 }
 
-// Unregister forgets a consumer.
+// Unregister forgets a consumer in another service.
 func (s store) Unregister(ctx context.Context, consumer string) error {
-	_, err := s.db.Update(ctx, func(ctx context.Context, tx kv.Tx) error {
-		return overlay.DropMark(tx.(*overlay.Tx), consumerPrefix+consumer, s.db.name)
+	err := s.change(ctx, func(ctx context.Context, tx kv.Tx, at func(follower string) *follow.Place) error {
+		switch {
+		case at(consumerPrefix+consumer) != nil:
+			return overlay.DropMark(tx.(*overlay.Tx), consumerPrefix+consumer, s.db.name)
+		case at(consumer) != nil && !strings.HasPrefix(consumer, consumerPrefix):
+			return journal.ErrOwnFollower
+		}
+		return journal.ErrNoConsumer
 	})
 	s.db.cutter.told.mu.Lock()
 	delete(s.db.cutter.told.by, consumer)
 	s.db.cutter.told.mu.Unlock()
+	return err
+}
+
+// retiredSpace keeps where own followers stood when they were declared gone for good.
+const retiredSpace = "retired"
+
+// Retire lets an own follower keep nothing for as long as it does not move.
+func (s store) Retire(ctx context.Context, follower string) error {
+	return s.change(ctx, func(ctx context.Context, tx kv.Tx, at func(follower string) *follow.Place) error {
+		p := at(follower)
+		if p == nil || strings.HasPrefix(follower, consumerPrefix) {
+			return journal.ErrNoConsumer
+		}
+		raw, err := json.Marshal(p.Mark)
+		if err != nil {
+			return err
+		}
+		return s.db.Keeper(tx).Put(ctx, retiredSpace, follower, raw)
+	})
+}
+
+// retired reports whether a follower was declared gone for good where it stands.
+func retired(ctx context.Context, k follow.Keeper, p follow.Place) (bool, error) {
+	raw, found, err := k.Get(ctx, retiredSpace, p.Follower)
+	if err != nil || !found {
+		return false, err
+	}
+	var at freehold.Mark
+	if err := json.Unmarshal(raw, &at); err != nil {
+		return false, fmt.Errorf("place of retired follower %s: %w", p.Follower, err)
+	}
+	return at.Position == p.Mark.Position && at.Chain == p.Mark.Chain, nil
+}
+
+// change runs fn in a transaction, with what tells where a follower stands.
+func (s store) change(ctx context.Context, fn func(ctx context.Context, tx kv.Tx, at func(follower string) *follow.Place) error) error {
+	_, err := s.db.Update(ctx, func(ctx context.Context, tx kv.Tx) error {
+		places, err := follow.Places(ctx, s.db.Keeper(tx), s.db.name)
+		if err != nil {
+			return err
+		}
+		return fn(ctx, tx, func(follower string) *follow.Place {
+			for i := range places {
+				if places[i].Follower == follower {
+					return &places[i]
+				}
+			}
+			return nil
+		})
+	})
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -52,6 +53,10 @@ func (db *DB) KeepWhole(why string) { db.cutter.whole.Store(&why) }
 // the marks of all followers of this journal, own ones and registered consumers, up to
 // the end of a commit. It returns the place at which the journal begins now, from
 // which its chain goes on. One small key per stream stays, which holds its version.
+//
+// A consumer in another service counts from the moment on at which it has told its place
+// for the first time; one that has never been started does not. Who needs events that are
+// gone is told which these are, and gets none behind them.
 //
 // Whoever reads below that place gets freehold.ErrGone; so does who reads a stream from
 // below its first event: Cut is for services whose state is not their events, and
@@ -127,28 +132,41 @@ func (db *DB) cuttable(ctx context.Context, h head, retain time.Duration) (to fr
 	return to, err
 }
 
-// lowest returns the follower of this journal that stands furthest back.
+// lowest returns the follower of this journal that stands furthest back, own or in
+// another service, of those that are not retired.
 func (db *DB) lowest(ctx context.Context, tx kv.Tx) (lowest *follow.Place, err error) {
-	all, err := db.Keeper(tx).Marks(ctx)
+	k := db.Keeper(tx)
+	all, err := follow.Places(ctx, k, db.name)
 	for i, p := range all {
-		if p.Mark.Source == db.name && (lowest == nil || p.Mark.Position < lowest.Mark.Position) {
+		if lowest != nil && p.Mark.Position >= lowest.Mark.Position {
+			continue
+		}
+		switch gone, err := retired(ctx, k, p); {
+		case err != nil:
+			return nil, err
+		case !gone:
 			lowest = &all[i]
 		}
 	}
 	return lowest, err
 }
 
-// complain says once who keeps old events from being cut.
+// complain says once who keeps old events from being cut, and how to end that.
 func (db *DB) complain(needs *follow.Place) {
-	name := ""
-	if needs != nil {
-		name = strings.TrimPrefix(needs.Follower, consumerPrefix)
+	if needs == nil {
+		db.cutter.warned = ""
+		return
 	}
-	if name != db.cutter.warned && name != "" {
-		db.opts.Log.Warn("old events are not cut, for a follower has not applied them: start it, or forget it if it is gone",
-			"journal", db.name, "follower", name, "at", needs.Mark.Position)
+	name, foreign := strings.CutPrefix(needs.Follower, consumerPrefix)
+	if needs.Follower != db.cutter.warned {
+		forget := "DELETE /feed/consumers?name=" + url.QueryEscape(name)
+		if !foreign {
+			forget += "&retired=true"
+		}
+		db.opts.Log.Warn("old events are not cut, for a follower has not applied them: start it, or forget it if it is gone for good",
+			"journal", db.name, "follower", name, "at", needs.Mark.Position, "forget", forget)
 	}
-	db.cutter.warned = name
+	db.cutter.warned = needs.Follower
 }
 
 // moveFirst commits where the journal begins, unless a mark stands below by now.
@@ -157,7 +175,7 @@ func (db *DB) moveFirst(ctx context.Context, to freehold.Mark) error {
 	_, err := db.queue.Do(ctx, j, func(ctx context.Context) error {
 		needs, err := db.lowest(ctx, j.tx)
 		if err == nil && needs != nil && needs.Mark.Position < to.Position {
-			err = fmt.Errorf("etcd: %s: %s came to stand at %d while events up to %d were about to be cut: %w", db.name, needs.Follower, needs.Mark.Position, to.Position, freehold.ErrFenced)
+			err = fmt.Errorf("etcd: %s: %s came to stand at %d while events up to %d were about to be cut: %w", db.name, strings.TrimPrefix(needs.Follower, consumerPrefix), needs.Mark.Position, to.Position, freehold.ErrFenced)
 		}
 		if err == nil {
 			j.first = to
@@ -221,11 +239,6 @@ func (db *DB) remove(ctx context.Context, h head, ops ...clientv3.Op) (at int64,
 		return h.at, db.wrap(err)
 	}
 	return resp.Header.Revision, nil
-}
-
-// gone is the error of who reads below a journal's first place.
-func gone(name freehold.Source, first freehold.Mark) error {
-	return fmt.Errorf("etcd: %s begins behind %d, its older events were cut: %w", name, first.Position, freehold.ErrGone)
 }
 
 // cutNowAndThen cuts until ctx ends.

@@ -149,7 +149,7 @@ func TestCutWhileOthersWriteAndFollow(t *testing.T) {
 	defer serving.Close()
 	server := httptest.NewServer(outbox.Feed(serving.Journal()))
 	defer server.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	source, err := inbox.Remote("test", server.URL+"/feed", types, &inbox.Options{Consumer: "other", Tell: time.Millisecond, Log: quiet})
 	if err != nil {

@@ -36,7 +36,9 @@
 // events should be: with Options.Retain (retain=168h in the URL) events are removed that
 // are older and that no follower needs any more, see [DB.Cut]. Followers in other
 // services count if they tell how far they are (inbox.Options.Consumer, or consumer= in
-// the feed's query). The place at which the journal begins keeps its chain value, so
+// the feed's query). One that has never told does not: before a new consumer is added,
+// retain must reach back to the first event that it needs, or its first read fails with
+// what it has lost, and nothing is delivered to it. The place at which the journal begins keeps its chain value, so
 // what is left can be verified; readers below it get freehold.ErrGone. DB.Size is the
 // room in use. Members give removed keys back when they compact.
 //
@@ -44,9 +46,11 @@
 //
 // Behind the prefix stands the kind of a key; numbers are 8 bytes, big-endian.
 //
-//	'j'                          the journal: format, source, epoch (JSON)
-//	'h'                          its head: position, chain, incarnation, and first place if
-//	                             it was cut (JSON)
+//	'j'                          the journal: format, source, epoch (JSON); format 2 from its
+//	                             first fork or cut on
+//	'h'                          its head: position, chain, incarnation, epoch, and first
+//	                             place if it was cut (JSON), behind the digits of its format
+//	                             from 2 on, so that older programs refuse to write
 //	'i' number                   an incarnation (JSON), from 0
 //	'l'                          who holds the lease
 //	'w' incarnation              the last commit of the process that opened it

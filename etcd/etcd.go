@@ -30,7 +30,9 @@ type Options struct {
 	// and 5 s.
 	Warn, Cancel time.Duration
 	// Retain cuts the journal: events that are older, and that no registered follower
-	// or consumer still needs, are removed; see [DB.Cut]. 0 keeps all events, as a
+	// or consumer still needs, are removed; see [DB.Cut]. A consumer that has not told its
+	// place yet holds back nothing: it must have been started, once, before the events it
+	// needs are so old. 0 keeps all events, as a
 	// service must whose state is its events; others give a week or so. A retain
 	// parameter in the URL has precedence.
 	Retain time.Duration
@@ -129,7 +131,7 @@ func (db *DB) open(ctx context.Context) error {
 	if err := db.measure(ctx); err != nil {
 		return err
 	}
-	m := meta{format, db.name, freehold.Epoch(journal.NewEpoch())}
+	m := meta{plain, db.name, freehold.Epoch(journal.NewEpoch())}
 	raw, err := json.Marshal(m)
 	if err != nil {
 		return err
@@ -147,11 +149,8 @@ func (db *DB) open(ctx context.Context) error {
 			return fmt.Errorf("the prefix holds something else than a journal (%w): give another one", err)
 		}
 	}
-	switch {
-	case m.Format > format:
-		return fmt.Errorf("the journal has format %d, this program knows %d: update the program", m.Format, format)
-	case m.Source != db.name:
-		return fmt.Errorf("the prefix holds the journal of %q, not of %q: give another one", m.Source, db.name)
+	if err := m.suits(db.name); err != nil {
+		return err
 	}
 	db.epoch = m.Epoch
 	h, err := db.readHead(ctx)
@@ -183,24 +182,23 @@ func (db *DB) begin(ctx context.Context, h head) (head, error) {
 			return h, err
 		}
 		begun := h
-		begun.incarnation = in.ID
+		begun.incarnation, begun.format = in.ID, db.formatOf(h)
 		self := kindWriter + in.ID
 		key := db.key(numbered(kindIncarnation, next))
 		resp, err := db.client.Txn(ctx).If(
 			clientv3.Compare(clientv3.ModRevision(db.key(kindHead)), "=", h.modified),
 			clientv3.Compare(clientv3.CreateRevision(key), "=", 0),
-		).Then(
+		).Then(append(db.putHead(h, begun),
 			clientv3.OpPut(key, string(raw)),
-			clientv3.OpPut(db.key(kindHead), encodeHead(begun)),
 			clientv3.OpPut(db.key(self), ""),
-		).Commit()
+		)...).Commit()
 		if err != nil {
 			return h, err
 		}
 		if resp.Succeeded {
-			h.incarnation, h.modified, h.at = in.ID, resp.Header.Revision, resp.Header.Revision
-			db.self, db.selfAt = self, h.at
-			return h, nil
+			begun.modified, begun.at = resp.Header.Revision, resp.Header.Revision
+			db.self, db.selfAt = self, begun.at
+			return begun, nil
 		}
 		if h, err = db.readHead(ctx); err != nil {
 			return h, err

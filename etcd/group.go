@@ -238,6 +238,9 @@ func (db *DB) add(g *group, tx *overlay.Tx, save journal.Save) error {
 		bytes += 400 + len(r.Raw) + 2*len(r.Stream)
 	}
 	ops := keys + len(g.streams) + len(streams) + 3 // events, head, the writer's own key
+	if db.base.format < format {
+		ops++ // which may be raised
+	}
 	if ops > db.at.ops {
 		return fmt.Errorf("etcd: %s: %w: %d keys, members take %d: start them with a larger --max-txn-ops and say max-txn-ops in the URL, or write less at once", db.name, errFull, ops, db.at.ops)
 	}
@@ -269,6 +272,7 @@ func (db *DB) commit(g *group, save journal.Save) error {
 	if g.first.Position > next.first.Position {
 		next.first = g.first
 	}
+	next.format = db.formatOf(next)
 	conditions := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(db.key(kindHead)), "=", db.base.modified)}
 	instead := []clientv3.Op{clientv3.OpGet(db.key(kindHead), clientv3.WithKeysOnly())}
 	guesses := slices.Collect(maps.Keys(db.guesses))
@@ -345,10 +349,7 @@ func (db *DB) learn(guesses []freehold.StreamID, resp *clientv3.TxnResponse) err
 
 // ops is what a commit writes.
 func (db *DB) ops(g *group, events []freehold.Recorded, next head) []clientv3.Op {
-	ops := []clientv3.Op{
-		clientv3.OpPut(db.key(kindHead), encodeHead(next)),
-		clientv3.OpPut(db.key(db.self), g.id),
-	}
+	ops := append(db.putHead(db.base, next), clientv3.OpPut(db.key(db.self), g.id))
 	for key, w := range g.writes {
 		if w.Deleted {
 			ops = append(ops, clientv3.OpDelete(db.key(key)))

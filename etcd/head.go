@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -27,6 +28,19 @@ func (db *DB) readHead(ctx context.Context) (head, error) {
 	h, err := db.decodeHead(resp.Kvs[0].Value)
 	h.modified, h.at = resp.Kvs[0].ModRevision, resp.Header.Revision
 	return h, err
+}
+
+// putHead writes a head, and the format of the journal if it is another one than before.
+func (db *DB) putHead(was, h head) []clientv3.Op {
+	ops := []clientv3.Op{clientv3.OpPut(db.key(kindHead), encodeHead(h))}
+	if h.format != was.format {
+		raw, err := json.Marshal(meta{h.format, db.name, db.epoch})
+		if err != nil {
+			panic(err) // texts and a number
+		}
+		ops = append(ops, clientv3.OpPut(db.key(kindJournal), string(raw)))
+	}
+	return ops
 }
 
 // publish makes a head known to readers, unless they know a newer one.

@@ -1,9 +1,11 @@
 package etcd
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"strconv"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/internal/record"
@@ -78,10 +80,43 @@ type meta struct {
 	Epoch  freehold.Epoch  `json:"epoch"`
 }
 
-const format = 1
+// suits says why this program cannot work on a journal, or nil.
+func (m meta) suits(name freehold.Source) error {
+	switch {
+	case m.Format > format:
+		return tooNew(m.Format)
+	case m.Source != name:
+		return fmt.Errorf("the prefix holds the journal of %q, not of %q: give another one", m.Source, name)
+	}
+	return nil
+}
+
+// A journal begins with the plain format, which programs from before forks and cuts
+// write too, so that an update can be taken back. Such a program would leave out of the
+// head what it does not know, and so undo a fork or a cut. The first of these raises the
+// format in the same commit: the journal's key says so to whoever opens it, and the head
+// begins with its format then, which a program that runs already cannot read.
+const (
+	plain  = 1
+	format = 2 // the newest that this program knows
+)
+
+func tooNew(f int) error {
+	return fmt.Errorf("the journal has format %d, this program knows %d: update the program", f, format)
+}
+
+// formatOf is the format in which a head is to be written: the one that it was read in,
+// or a later one if it says what that one cannot.
+func (db *DB) formatOf(h head) int {
+	if h.first.Position > 0 || h.mark.Epoch != db.epoch {
+		return format
+	}
+	return max(h.format, plain)
+}
 
 // head is the end of the journal at a revision of the cluster.
 type head struct {
+	format      int
 	first       freehold.Mark // the place before the first event that is still there
 	mark        freehold.Mark
 	incarnation string
@@ -111,10 +146,22 @@ func encodeHead(h head) string {
 	if err != nil {
 		panic(err) // texts and numbers
 	}
+	if h.format > plain {
+		return strconv.Itoa(h.format) + string(raw)
+	}
 	return string(raw)
 }
 
 func (db *DB) decodeHead(raw []byte) (h head, err error) {
+	h.format = plain
+	if i := bytes.IndexByte(raw, '{'); i > 0 {
+		if n, err := strconv.Atoi(string(raw[:i])); err == nil {
+			h.format, raw = n, raw[i:]
+		}
+	}
+	if h.format > format {
+		return h, tooNew(h.format)
+	}
 	var v headValue
 	if err := json.Unmarshal(raw, &v); err != nil {
 		return h, fmt.Errorf("etcd: %s: head: %w", db.name, record.ErrDamaged)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
@@ -49,7 +50,7 @@ func (s store) Refresh(ctx context.Context) error {
 func (s store) Read(ctx context.Context, after freehold.Position, limit int) (rs []freehold.Recorded, err error) {
 	err = s.at(ctx, func(h head) error {
 		if rs = nil; after < h.first.Position {
-			return gone(s.db.name, h.first)
+			return fmt.Errorf("etcd: %w", journal.Gone(s.db.name, after, h.first.Position))
 		}
 		for from := after; len(rs) < limit && from < h.mark.Position; {
 			all, err := s.db.chunks(ctx, h.at, from, min(limit-len(rs), 64))

@@ -141,13 +141,6 @@ func script(t *testing.T, ws []freehold.Write) *followtest.Script {
 	return s
 }
 
-func patient(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 func note(stream, text string) freehold.Write {
 	return freehold.Write{Stream: freehold.StreamID(stream), Expect: freehold.Any, Events: []freehold.Event{Noted{text}}}
 }
@@ -467,18 +460,6 @@ func appendNotes(t *testing.T, db *memory.DB, stream string, texts ...string) {
 		if _, err := db.Append(t.Context(), note(stream, text)); err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-// eventually polls a state that no token names.
-func eventually(t *testing.T, ok func() bool) {
-	t.Helper()
-	ctx := patient(t)
-	for !ok() {
-		if ctx.Err() != nil {
-			t.Fatal("did not happen in time")
-		}
-		time.Sleep(time.Millisecond)
 	}
 }
 

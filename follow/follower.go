@@ -224,7 +224,10 @@ func (f *Follower) pass(ctx context.Context, fd *feed, begun *bool, progress fun
 	*begun = true
 	fd.arrive(place)
 	f.tell(fd, place)
-	if err := f.compare(ctx, fd, place); err != nil {
+	switch err := f.lookAhead(ctx, fd, place, progress); {
+	case err == errMoved:
+		return nil
+	case err != nil:
 		return err
 	}
 	fd.set(Running, nil)

@@ -25,7 +25,8 @@ import (
 // How many lanes there are is stored as well, and every commit of a lane looks, behind
 // the move of its mark, whether it still holds. It changes only when all lanes stand at
 // one place, in a transaction that moves all their marks there. The follower's own mark
-// has no hash while there are lanes, so that an instance without lanes is fenced.
+// has no hash while there are lanes, so that an instance without lanes is fenced. What
+// makes sure that a lane which is ahead skips nothing new is in ahead.go.
 
 const lanesKey = "n" // of the number; the floors stand under the lanes' numbers
 
@@ -43,6 +44,7 @@ type laned struct {
 	floor   freehold.Mark   // as it is stored
 	place   freehold.Mark   // up to which all have applied everything
 	batches int             // since main was moved
+	way     path            // from the place to the marks that are ahead, as far as it was read
 }
 
 // laneTable is the lanes of a follower, by source. Each source's loop is the only one
@@ -145,6 +147,10 @@ func (s *databaseSink[T]) loadLanes(ctx context.Context, k Keeper, source freeho
 		}
 		l.marks = append(l.marks, m)
 	}
+	if was := s.lanes.get(source); was != nil {
+		l.way = was.way
+	}
+	l.way.keep(at, l.furthest(at).Position) // what it said of others is nothing to go by
 	s.lanes.set(source, l)
 	return at, nil
 }
@@ -238,11 +244,13 @@ func (s *databaseSink[T]) applyLanes(ctx context.Context, l *laned, from freehol
 		}
 		return err
 	}
-	for lane, m := range l.marks[:l.n] { // which are of the history that is read, or nothing may be skipped by them
-		if i := int(m.Position - events[0].At.Position); i >= 0 && i < len(events) && m.Chain != events[i].At.Chain {
-			return fmt.Errorf("%s of %s stands at %s (%s), the source has %s there: %w", laneName(s.follower, lane), source, m, m.Chain, events[i].At.Chain, freehold.ErrDiverged)
+	l.way.keep(from, l.furthest(from).Position)
+	for i := range events {
+		if at := events[i].At; !l.way.agrees(at) {
+			return fmt.Errorf("%s has lanes that stand beyond %s, and the source is not on the way there any more: %w", s.follower, at, freehold.ErrDiverged)
 		}
 	}
+	l.way.add(events)
 	parts := make([][]freehold.Recorded, l.n)
 	busy := 0
 	for i := range events {

@@ -102,3 +102,34 @@ func TestAFollowerGoesOnFromWhatItsDatabaseStillHas(t *testing.T) {
 		}
 	}
 }
+
+// TestErrorsAreNotTakenForDeaths starts behind a process that was killed, where each
+// attempt at an event is counted: one that fails because of the database, or because
+// another instance was faster, has not killed anybody.
+func TestErrorsAreNotTakenForDeaths(t *testing.T) {
+	t.Parallel()
+	for _, err := range []error{freehold.ErrUnavailable, freehold.ErrFenced} {
+		source := script(t, given(1, 2))
+		disk := memory.NewDisk()
+		var tried atomic.Int64
+		start(t, reopen(t, disk), source, quiet(), follow.On(func(context.Context, kv.Tx, Noted, freehold.Recorded) error {
+			tried.Add(1)
+			return fmt.Errorf("not now: %w", err)
+		}))
+		eventually(t, func() bool { return tried.Load() > 0 })
+		killed := reopen(t, disk.Clone())
+		tried.Store(0)
+		f := start(t, killed, source, quiet(), follow.On(func(ctx context.Context, tx kv.Tx, e Noted, r freehold.Recorded) error {
+			if tried.Add(1) < 20 {
+				return fmt.Errorf("not now: %w", err)
+			}
+			return notes(ctx, tx, e, r)
+		}))
+		if waited := f.WaitFor(patient(t), source.Token()); waited != nil {
+			t.Errorf("%v: %v", err, waited)
+		}
+		if parked := mustParked(t, f); len(parked) > 0 {
+			t.Errorf("%v: parked: %+v", err, parked)
+		}
+	}
+}

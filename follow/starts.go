@@ -98,14 +98,11 @@ func (s *databaseSink[T]) applyCounted(ctx context.Context, from freehold.Mark, 
 		cause := fmt.Errorf("the process ended %d times while this event was applied", rec.Count)
 		return s.park(ctx, from, r, cause, rec.Count)
 	}
-	rec.Count++
+	rec.Count++ // as stored: a process that lives to try again has not died of it
 	err := s.keep(ctx, func(ctx context.Context, k Keeper) error { return s.putStart(ctx, k, source, rec) })
 	if err != nil {
 		return err
 	}
-	s.starts.mu.Lock()
-	s.starts.records[source] = rec
-	s.starts.mu.Unlock()
 	_, err = s.applyAlone(ctx, from, r)
 	return err
 }

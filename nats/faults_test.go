@@ -34,7 +34,7 @@ import (
 // consumer sees it that asks nobody else.
 func held(t testing.TB, bus *nats.Bus, source freehold.Source, upto freehold.Position) []freehold.Recorded {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var all []freehold.Recorded
 	var err error
@@ -140,7 +140,7 @@ func TestRelayOutlivesItsBroker(t *testing.T) {
 // failing waits until a relay has met an error.
 func failing(t testing.TB, r *outbox.Relay) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for r.Status(ctx)[0].State != follow.Retrying {
 		if ctx.Err() != nil {
@@ -320,7 +320,7 @@ func TestRestoredJournalIsNotPublishedOverItsSuccessor(t *testing.T) {
 			}
 			_, head, _ := s.sender.Journal().Bounds(t.Context())
 			published(t, bus, s.sender)
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			if err := s.orders.WaitFor(ctx, freehold.NewToken(head)); err != nil {
 				t.Fatal(err)
@@ -339,7 +339,7 @@ func diverged(t testing.TB, what string, f interface {
 	Status(context.Context) []follow.Status
 }) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for f.Status(ctx)[0].State != follow.Diverged {
 		if ctx.Err() != nil {

@@ -217,7 +217,7 @@ func (s *services) applied() (numbers string) {
 // arrived waits for a token and checks that everything was applied once, in order.
 func (s *services) arrived(tok freehold.Token) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
 	if err := s.orders.WaitFor(ctx, tok); err != nil {
 		s.t.Fatalf("%v: %+v", err, s.orders.Status(ctx))
@@ -235,7 +235,7 @@ func (s *services) arrived(tok freehold.Token) {
 func published(t testing.TB, bus *nats.Bus, db *memory.DB) {
 	t.Helper()
 	_, head, _ := db.Journal().Bounds(t.Context())
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
 		last, err := bus.Publisher("order").Last(ctx, "order")

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -41,11 +42,25 @@ func forgetConsumer(j *journal.Journal, w http.ResponseWriter, r *http.Request) 
 		problem(w, http.StatusBadRequest, "name: want that of a consumer, see GET /feed/consumers", nil)
 		return
 	}
-	if err := j.Unregister(r.Context(), name); err != nil {
-		problem(w, http.StatusServiceUnavailable, err.Error(), nil)
+	forget, nobody := j.Unregister, "nobody of that name keeps events here"
+	switch retired := r.URL.Query().Get("retired"); retired {
+	case "":
+	case "true":
+		forget, nobody = j.Retire, "no follower of this service itself has that name"
+	default:
+		problem(w, http.StatusBadRequest, "retired: want true, or leave it out", nil)
 		return
 	}
-	w.WriteHeader(http.StatusNoContent)
+	switch err := forget(r.Context(), name); {
+	case err == nil:
+		w.WriteHeader(http.StatusNoContent)
+	case errors.Is(err, journal.ErrNoConsumer):
+		problem(w, http.StatusNotFound, nobody+", see GET /feed/consumers", nil)
+	case errors.Is(err, journal.ErrOwnFollower):
+		problem(w, http.StatusConflict, name+" is a follower of this service itself, and has applied what its mark says: start it, or if it is gone for good say DELETE /feed/consumers?name="+url.QueryEscape(name)+"&retired=true", nil)
+	default:
+		problem(w, http.StatusServiceUnavailable, err.Error(), nil)
+	}
 }
 
 // tellEvery is how often a relay tells the journal what the broker holds.

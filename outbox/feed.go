@@ -40,7 +40,9 @@ const (
 // that has to have every event names itself: &consumer=<service>/<follower> says that
 // it has applied everything up to after, so that what stands behind is not cut before
 // it has told a higher position or is forgotten; once a minute is often enough. GET
-// /feed/consumers lists them, DELETE /feed/consumers?name= forgets one. GET
+// /feed/consumers lists them and the service's own followers, first who keeps most.
+// DELETE /feed/consumers?name= forgets a consumer; with &retired=true, an own follower
+// that is gone for good: 409 if it is not said, 404 if there is none. GET
 // /feed/incarnations lists the openings of the journal, and GET /feed/forks its
 // forks. Nothing beyond the durable head is ever served, and internal
 // events are placeholders. The caller guards it.
@@ -91,7 +93,7 @@ func serveFeed(j *journal.Journal, w http.ResponseWriter, r *http.Request) {
 			err = j.Register(ctx, consumer, at)
 		}
 		if err != nil {
-			refuse(j, w, ctx, err)
+			refuse(j, w, ctx, after, err)
 			return
 		}
 	}
@@ -108,7 +110,7 @@ func serveFeed(j *journal.Journal, w http.ResponseWriter, r *http.Request) {
 	var events []freehold.Recorded
 	if limit > 0 {
 		if events, err = j.Read(ctx, place, limit); err != nil {
-			refuse(j, w, ctx, err)
+			refuse(j, w, ctx, after, err)
 			return
 		}
 	}
@@ -170,7 +172,7 @@ func feedQuery(r *http.Request) (after freehold.Position, limit int, wait time.D
 	return after, limit, wait, chain, err
 }
 
-func refuse(j *journal.Journal, w http.ResponseWriter, ctx context.Context, err error) {
+func refuse(j *journal.Journal, w http.ResponseWriter, ctx context.Context, after freehold.Position, err error) {
 	first, head, boundsErr := j.Bounds(ctx)
 	more := map[string]any{"first": first.Position, "head": head.Position}
 	switch {
@@ -179,7 +181,7 @@ func refuse(j *journal.Journal, w http.ResponseWriter, ctx context.Context, err 
 	case errors.Is(err, freehold.ErrDiverged):
 		problem(w, http.StatusConflict, "this journal's history is not the one that led to your position", more)
 	case errors.Is(err, freehold.ErrGone):
-		problem(w, http.StatusGone, "the events behind your position have been archived", more)
+		problem(w, http.StatusGone, journal.Gone(j.Name(), after, first.Position).Error(), more)
 	default:
 		problem(w, http.StatusServiceUnavailable, err.Error(), nil)
 	}

@@ -50,8 +50,13 @@ type Case[T freehold.Tx] struct {
 	Digest func(ctx context.Context, tx T) (string, error)
 }
 
-// patience bounds a schedule; it is reached only by a defect.
-const patience = 30 * time.Second
+// patience bounds a schedule; it is reached only by a defect. So is the number of
+// transactions that a follower may begin for each event, which finds one that goes round
+// in circles, however fast the machine is.
+const (
+	patience = time.Minute
+	perEvent = 50
+)
 
 // Run runs all schedules.
 func Run[T freehold.Tx](t *testing.T, c Case[T]) {
@@ -235,10 +240,15 @@ func (r *run[T]) until(t *testing.T, f *follow.Follower, p freehold.Position) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
+	most := r.db.updates.Load() + perEvent*int64(len(r.script.events)+20)
+	r.db.over.Store(&limit{most, cancel})
 	done := make(chan error, 1)
 	go func() { done <- f.Run(ctx) }()
 	if p > 0 {
 		if err := f.WaitFor(ctx, freehold.NewToken(r.script.events[p-1].At)); err != nil {
+			if r.db.updates.Load() >= most {
+				t.Fatalf("the follower does not get to position %d in %d transactions for each event; status %+v", p, perEvent, f.Status(ctx))
+			}
 			t.Fatalf("waiting for position %d: %v; status %+v", p, err, f.Status(ctx))
 		}
 	}
@@ -283,7 +293,14 @@ func pick(yes bool, f fate) fate {
 type faultyDB[T freehold.Tx] struct {
 	follow.DB[T]
 	updates atomic.Int64
+	over    atomic.Pointer[limit]
 	before  func(n int64) fate
+}
+
+// limit is how many updates there may be, and what is done about more.
+type limit struct {
+	most int64
+	stop func()
 }
 
 var (
@@ -292,8 +309,11 @@ var (
 )
 
 func (db *faultyDB[T]) Update(ctx context.Context, fn func(context.Context, T) error) (freehold.Token, error) {
-	f := committed
-	if n := db.updates.Add(1); db.before != nil {
+	f, n := committed, db.updates.Add(1)
+	if l := db.over.Load(); l != nil && n >= l.most {
+		l.stop()
+	}
+	if db.before != nil {
 		f = db.before(n)
 	}
 	undone := func(ctx context.Context, tx T) error {

@@ -230,7 +230,7 @@ func (s suite[T]) cutNeeded(t *testing.T, db DB[T]) {
 	}
 	want("a consumer is below", foreign)
 	consumers, err := db.Journal().Consumers(t.Context())
-	if !slices.Contains(consumers, journal.Consumer{Name: "other/g", Mark: foreign}) || !slices.Contains(consumers, journal.Consumer{Name: "f", Mark: own}) {
+	if !slices.Contains(consumers, journal.Consumer{Name: "other/g", Mark: foreign}) || !slices.Contains(consumers, journal.Consumer{Name: "f", Mark: own, Own: true}) {
 		t.Errorf("consumers: %+v, %v", consumers, err)
 	}
 	if err := db.Journal().Register(t.Context(), "other/h", all[0].At); !errors.Is(err, freehold.ErrGone) {
