@@ -39,11 +39,16 @@ type sequencer struct {
 // generation is how many places young holds before it becomes old.
 const generation = 8192
 
-// A pass looks for work at the latest when idle, grown from least to most, is over:
-// other instances commit too, and do not say so.
+// Who gives positions is told of commits: by writers of its instance, by other instances'
+// sequencers, and by nobody of those of transactions that have joined, or if who would
+// have told is lost. So it also looks by itself, behind pauses that begin at leastIdle
+// and double, up to mostIdle, while there is nothing: what nobody has told is found so
+// much later at most. Who follows looks each mostIdle, too.
 const (
 	leastIdle = time.Millisecond
-	mostIdle  = 50 * time.Millisecond
+	mostIdle  = 500 * time.Millisecond
+	// hintEvery is how often an instance tells the others of its commits at most.
+	hintEvery = 5 * time.Millisecond
 	// lockEvery is how often an instance that is not the sequencer tries to be.
 	lockEvery = time.Second
 	// checkEvery is how often it is looked for work where there should be none.
@@ -66,11 +71,12 @@ func startSequencer(ctx context.Context, db *DB, config *pgx.ConnConfig) (*seque
 
 // connect tries to become the sequencer and reads the head.
 func (s *sequencer) connect(ctx context.Context) (*session, error) {
-	conn, err := s.db.dial(ctx, s.config)
+	c := &session{s: s}
+	conn, err := s.db.dial(ctx, s.config, c.hear)
 	if err != nil {
 		return nil, err
 	}
-	c := &session{s: s, conn: conn}
+	c.conn = conn
 	if err := c.open(ctx); err != nil {
 		c.close()
 		return nil, err
@@ -139,6 +145,25 @@ type session struct {
 	checked     time.Time // when it was last looked for work where there should be none
 	looked      time.Time // when the head was last read
 	newest      string    // the newest opening then
+
+	moved  bool      // another sequencer has given positions
+	told   bool      // somebody has committed, or will soon
+	owes   bool      // others are to be told of it, by who follows
+	hinted time.Time // when they were last
+}
+
+// hint is what is notified of commits; passes notify nothing but that they were.
+const hint = "due"
+
+// hear takes note of a notification, which may arrive with the answer to any statement.
+func (c *session) hear(own *pgconn.PgConn, n *pgconn.Notification) {
+	switch {
+	case n.PID == own.PID():
+	case n.Payload == hint:
+		c.told = c.told || c.holds // who follows can do nothing about it
+	default:
+		c.moved = true
+	}
 }
 
 // tick is the last pass as it is stored.
@@ -177,7 +202,7 @@ func (c *session) open(ctx context.Context) error {
 }
 
 func (c *session) read(ctx context.Context) error {
-	c.last, c.looked = tick{head: freehold.Mark{Source: c.s.db.name}}, time.Now()
+	c.last, c.looked, c.moved = tick{head: freehold.Mark{Source: c.s.db.name}}, time.Now(), false
 	var chain []byte
 	err := c.conn.QueryRow(ctx, `SELECT pass, base::text, drain::text, position, chain,
 			(SELECT epoch FROM freehold.journal), coalesce((SELECT id FROM freehold.incarnation ORDER BY number DESC LIMIT 1), '')
@@ -291,14 +316,14 @@ func (c *session) work(ctx context.Context) error {
 	idle := leastIdle
 	tried := time.Now()
 	for ctx.Err() == nil {
-		if !c.holds && time.Since(tried) > lockEvery {
+		if !c.holds && time.Since(tried) >= lockEvery {
 			tried = time.Now()
 			if err := c.tryLock(whole); err != nil {
 				return err
 			}
 		}
 		if !c.holds {
-			if err := c.listen(ctx); err != nil {
+			if err := c.follow(ctx); err != nil {
 				return err
 			}
 			continue
@@ -307,6 +332,7 @@ func (c *session) work(ctx context.Context) error {
 		if time.Since(c.checked) > checkEvery {
 			where, c.checked = inRecent, time.Now()
 		}
+		c.told = false
 		n, err := c.turn(whole, where)
 		if err != nil {
 			return err
@@ -321,19 +347,17 @@ func (c *session) work(ctx context.Context) error {
 			continue
 		}
 		// Another sequencer, before this one or at the same time, may have done it.
-		if idle == mostIdle || len(c.s.awaited()) > 0 {
+		if c.moved || idle == mostIdle || len(c.s.awaited()) > 0 {
 			if err := c.refresh(whole); err != nil {
 				return err
 			}
 		}
-		timer := time.NewTimer(idle)
-		select {
-		case <-c.s.poke:
-		case <-timer.C:
-			idle = min(2*idle, mostIdle)
-		case <-ctx.Done():
+		if err := c.wait(ctx, c.polling(idle)); err != nil {
+			return err
 		}
-		timer.Stop()
+		if idle = min(2*idle, mostIdle); c.told {
+			idle = leastIdle
+		}
 	}
 	if !c.holds {
 		return nil
@@ -345,17 +369,64 @@ func (c *session) work(ctx context.Context) error {
 	}
 }
 
-// listen waits for news of another instance's sequencer, and looks for itself now
-// and then.
-func (c *session) listen(ctx context.Context) error {
-	pause := mostIdle
-	if len(c.s.awaited()) > 0 {
-		pause = 5 * time.Millisecond
+// follow waits for news of another instance's sequencer, tells it of commits of this
+// instance, and looks for itself now and then.
+func (c *session) follow(ctx context.Context) error {
+	pause := c.polling(mostIdle)
+	if c.owes {
+		pause = hintEvery - time.Since(c.hinted)
 	}
-	waitCtx, cancel := context.WithTimeout(ctx, pause)
-	defer cancel()
-	if err := c.conn.PgConn().WaitForNotification(waitCtx); err != nil && waitCtx.Err() == nil {
+	if err := c.wait(ctx, pause); err != nil {
 		return err
 	}
-	return c.refresh(context.WithoutCancel(ctx))
+	c.owes, c.told = c.owes || c.told, false
+	whole := context.WithoutCancel(ctx)
+	if c.owes && time.Since(c.hinted) >= hintEvery {
+		c.owes, c.hinted = false, time.Now()
+		// It changes no row, so that its commit waits for no disk.
+		if _, err := c.conn.Exec(whole, `SELECT pg_notify('freehold', $1)`, hint); err != nil {
+			return err
+		}
+	} else if c.owes && !c.moved {
+		return nil
+	}
+	return c.refresh(whole)
+}
+
+// polling is a pause before a look for what nobody has told.
+func (c *session) polling(pause time.Duration) time.Duration {
+	if c.s.db.opts.hooks.asleep {
+		return time.Minute
+	}
+	return pause
+}
+
+// wait returns when the pause is over or there is something to do: positions that others
+// have given, commits of which others tell, or of this instance.
+func (c *session) wait(ctx context.Context, pause time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, pause)
+	defer cancel()
+	poked := make(chan bool, 1)
+	go func() {
+		select {
+		case <-c.s.poke:
+			poked <- true
+		case <-ctx.Done():
+			poked <- false
+		}
+		cancel()
+	}()
+	var err error
+	for err == nil && ctx.Err() == nil && !c.moved && !c.told {
+		err = c.conn.PgConn().WaitForNotification(ctx)
+	}
+	lost := err != nil && ctx.Err() == nil
+	cancel()
+	if <-poked {
+		c.told = true
+	}
+	if lost {
+		return err
+	}
+	return nil
 }
