@@ -98,3 +98,25 @@ func TestCommitsOfAnyInstanceAreToldOf(t *testing.T) {
 		}
 	}
 }
+
+// TestATokenWithoutEventsCoversWhatOthersCommitted: the head that such a token is made of
+// is the database's, of which an instance may not have heard yet.
+func TestATokenWithoutEventsCoversWhatOthersCommitted(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	writer, other := open(t, url), open(t, url)
+	for n := range 50 {
+		tok, err := writer.Append(t.Context(), happened("a-1", freehold.Any, n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		behind, err := other.Append(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, got := tok.Of("test"), behind.Of("test")
+		if len(want) != 1 || len(got) != 1 || got[0].Position < want[0].Position {
+			t.Fatalf("a token behind event %v says %v", want, got)
+		}
+	}
+}
