@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -14,18 +15,22 @@ import (
 	"github.com/freehold-go/freehold/sqldb"
 )
 
-// Calls of Append that wait at the same time share a transaction: several workers
-// take what is queued. A call whose streams another transaction has locked goes
+// Calls of Append that wait at the same time share a transaction: a worker takes what is
+// queued, and the next one begins when it is done, so that groups are large, or has been
+// at it for appendPatience: it may wait for a stream that another transaction makes, or
+// for a slow disk. A call whose streams another transaction has locked goes
 // alone, so that the others need not wait for that one, and if the shared
 // transaction fails each call runs again alone.
 const (
-	appendWorkers = 4
-	appendBatch   = 128
+	appendWorkers  = 4
+	appendPatience = 10 * time.Millisecond
+	appendBatch    = 128
 )
 
 // appends is the queue of calls of Append.
 type appends struct {
 	calls   chan *appendCall
+	turn    chan struct{} // holds one when no worker waits for a call or is at work
 	workers sync.WaitGroup
 }
 
@@ -48,11 +53,20 @@ type outcome struct {
 }
 
 func (a *appends) start(db *DB) {
-	a.calls = make(chan *appendCall, 1024)
+	a.calls, a.turn = make(chan *appendCall, 1024), make(chan struct{}, 1)
+	a.turn <- struct{}{}
 	for range appendWorkers {
 		a.workers.Go(func() {
-			for call := range a.calls {
-				db.appendTogether(a.more(call))
+			for open := true; open; {
+				<-a.turn
+				pass := sync.OnceFunc(func() { a.turn <- struct{}{} })
+				var call *appendCall
+				if call, open = <-a.calls; open {
+					late := time.AfterFunc(appendPatience, pass)
+					db.appendTogether(a.more(call))
+					late.Stop()
+				}
+				pass()
 			}
 		})
 	}

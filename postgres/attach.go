@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/freehold-go/freehold"
@@ -38,10 +39,11 @@ func Attach(ctx context.Context, pool *pgxpool.Pool, name freehold.Source, types
 var errNoTables = errors.New("the database has no tables of schema freehold: make them with Migrate, as the owner")
 
 // dial opens a connection beside the pool's, as the pool opens its own. What the
-// pool's owner does with notifications is not for this one.
-func (db *DB) dial(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
+// pool's owner does with notifications is not for this one: hear gets them. (Without
+// it pgx would keep each of them for ever.)
+func (db *DB) dial(ctx context.Context, config *pgx.ConnConfig, hear pgconn.NotificationHandler) (*pgx.Conn, error) {
 	config = config.Copy()
-	config.OnNotification = nil
+	config.OnNotification = hear
 	if before := db.pool.Config().BeforeConnect; before != nil {
 		if err := before(ctx, config); err != nil {
 			return nil, err

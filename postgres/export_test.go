@@ -13,6 +13,9 @@ func (db *DB) FailCommits(n int) { db.failCommits.Store(int64(n)) }
 // OwnLock lets an instance give positions while others do so too.
 func (o *Options) OwnLock(n int) { o.hooks.lock = int64(n) << 8 }
 
+// Asleep keeps an instance's sequencer from looking for news of which nobody tells it.
+func (o *Options) Asleep() { o.hooks.asleep = true }
+
 // Passed calls fn behind each pass that has written something, on the sequencer's
 // goroutine.
 func (o *Options) Passed(fn func(events int, took time.Duration)) { o.hooks.passed = fn }

@@ -40,8 +40,8 @@ import (
 // instead of a conflict: run the whole transaction again.
 //
 // There is no token before the commit: an Append without writes, behind it, returns
-// one that covers it. Without that, a sequencer that is idle finds the events within
-// 50 milliseconds.
+// one that covers it. Without that, the events are found when the transaction has been
+// open behind Join for as long again, and half a second after the commit at the latest.
 func (db *DB) Join(ctx context.Context, tx pgx.Tx, fn func(ctx context.Context, tx freehold.Tx) error) (err error) {
 	if writer.Nested(ctx) {
 		return freehold.ErrNested
@@ -70,6 +70,7 @@ func (db *DB) Join(ctx context.Context, tx pgx.Tx, fn func(ctx context.Context, 
 		return fmt.Errorf("postgres: %s: join: %w", db.name, err)
 	}
 	done = true
+	db.seq.wake() // the caller will commit, and nobody tells when
 	return nil
 }
 

@@ -29,7 +29,7 @@ func (db *DB) Hold(ctx context.Context, fn func(ctx context.Context)) error {
 	config := db.pool.Config().ConnConfig.Copy()
 	config.RuntimeParams["application_name"] = "freehold lease " + string(db.name)
 	config.RuntimeParams["idle_session_timeout"] = fmt.Sprint(leaseIdle.Milliseconds())
-	conn, err := db.dial(ctx, config)
+	conn, err := db.dial(ctx, config, nil) // hears nothing
 	if err != nil {
 		return db.unreached(ctx, err)
 	}

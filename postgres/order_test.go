@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -180,5 +181,54 @@ func TestNobodyIsAnsweredBeforeTheOutcome(t *testing.T) {
 	var conflict *freehold.Conflict
 	if alone != 0 || len(answers) != 2 || answers[0] != nil || !errors.As(answers[1], &conflict) || conflict.Actual != 1 {
 		t.Errorf("%d alone, answers %v, want one success and one conflict with version 1", alone, answers)
+	}
+}
+
+// TestAnAppendThatWaitsHoldsUpNobody lets calls of Append wait for streams that a
+// transaction makes which goes on.
+func TestAnAppendThatWaitsHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	db, err := postgres.Open(t.Context(), url, "test", journaltest.Types(t), &postgres.Options{Cancel: time.Minute, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	tx, err := connect(t, url).Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Join(t.Context(), tx, appending(happened("new-1", freehold.NoStream, 1))); err != nil {
+		t.Fatal(err)
+	}
+	late, others := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := db.Append(t.Context(), happened("new-1", freehold.Any, 2))
+		late <- err
+	}()
+	conn, waits := connect(t, url), 0
+	for until := time.Now().Add(4 * time.Second); waits == 0 && time.Now().Before(until); time.Sleep(2 * time.Millisecond) {
+		err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waits)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	go func() {
+		_, err := db.Append(t.Context(), happened("b-1", freehold.NoStream, 1))
+		others <- err
+	}()
+	select {
+	case err := <-others:
+		if err != nil {
+			t.Error(err)
+		}
+	case err := <-late:
+		t.Errorf("the call that waits was answered before the others: %v", err)
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-late; err != nil {
+		t.Error(err)
 	}
 }

@@ -69,19 +69,27 @@ func (s *sequencer) awaited() (all []int64) {
 // head behind everything that it may have read.
 func (db *DB) tokenWithoutEvents() (freehold.Token, error) {
 	ctx := context.Background()
+	var due []int64
+	var head freehold.Mark
+	var epoch freehold.Epoch
+	b := &pgx.Batch{}
 	// Written so that it goes by the index whatever statistics say: few events are behind
 	// the last pass.
-	rows, err := db.pool.Query(ctx, `SELECT seq FROM freehold.event e
+	b.Queue(`SELECT seq FROM freehold.event e
 		WHERE e.xid >= (SELECT pg_snapshot_xmin(base) FROM freehold.tick ORDER BY pass DESC LIMIT 1)
 			AND (SELECT s.seq FROM freehold.stamp s WHERE s.seq = e.seq) IS NULL
-		ORDER BY e.xid, e.seq LIMIT 100000`)
-	var due []int64
-	if err == nil {
+		ORDER BY e.xid, e.seq LIMIT 100000`).Query(func(rows pgx.Rows) (err error) {
 		due, err = pgx.CollectRows(rows, pgx.RowTo[int64])
-	}
-	if err != nil {
+		return err
+	})
+	// Behind it: what has its position by then may have it from another instance, or from a
+	// pass of this one that has not ended, so that the head is not known here yet.
+	b.Queue(headQuery).QueryRow(func(row pgx.Row) error { return db.scanMark(row, &head, &epoch) })
+	if err := db.pool.SendBatch(ctx, b).Close(); err != nil {
 		return freehold.Token{}, db.unreached(ctx, err)
 	}
+	db.head.turn(epoch)
+	db.head.advance(head)
 	for _, seq := range due {
 		if _, err := db.seq.token(seq); err != nil {
 			return freehold.Token{}, err

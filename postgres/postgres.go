@@ -50,6 +50,8 @@ type hooks struct {
 	lock int64
 	// passed is called behind each pass that has written something.
 	passed func(events int, took time.Duration)
+	// asleep keeps the sequencer from looking by itself: it works when it is told to.
+	asleep bool
 	// limited is called before the connection of a closure is closed that has taken
 	// too long.
 	limited func()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -31,6 +32,43 @@ func TestMain(m *testing.M) {
 
 var tables = fstest.MapFS{"001_state.sql": {Data: []byte(`CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL)`)}}
 
+// spare are databases that subtests have left as they were: to make one takes longer
+// than most subtests do.
+var spare = make(chan string, 32)
+
+// giveBack empties a database to which nobody is connected any more.
+func giveBack(t testing.TB, url string) {
+	if t.Failed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return
+	}
+	defer conn.Close(ctx)
+	for range 50 { // server processes end a moment after their connections
+		var others int
+		err := conn.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`).Scan(&others)
+		if err != nil {
+			return
+		}
+		if others > 0 {
+			time.Sleep(2 * time.Millisecond)
+			continue
+		}
+		if _, err := conn.Exec(ctx, `DROP SCHEMA freehold CASCADE; DROP TABLE state`); err != nil {
+			return
+		}
+		select {
+		case spare <- url:
+		default:
+		}
+		return
+	}
+}
+
 // at returns the URL of the database that a directory stands for: also to another
 // process, as which a test runs itself.
 func at(t testing.TB, place string) string {
@@ -39,7 +77,13 @@ func at(t testing.TB, place string) string {
 	if raw, err := os.ReadFile(file); err == nil {
 		return string(raw)
 	}
-	url := testdb.Postgres(t)
+	var url string
+	select {
+	case url = <-spare:
+	default:
+		url = testdb.Postgres(t)
+	}
+	t.Cleanup(func() { giveBack(t, url) })
 	if err := os.WriteFile(file, []byte(url), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -139,7 +139,9 @@ func TestServersThatAreAwayOrRefuseAreNamedWithoutThePassword(t *testing.T) {
 
 func TestStandbyIsRefused(t *testing.T) {
 	t.Parallel()
-	wantRefusal(t, testdb.PostgresStandby(t), "test", "give the URL of the primary")
+	primary := testdb.NewPostgres(t)
+	primary.Start()
+	wantRefusal(t, primary.Standby().URL(), "test", "give the URL of the primary")
 }
 
 func TestProxyThatPoolsTransactionsIsRefused(t *testing.T) {

@@ -39,11 +39,16 @@ type sequencer struct {
 // generation is how many places young holds before it becomes old.
 const generation = 8192
 
-// A pass looks for work at the latest when idle, grown from least to most, is over:
-// other instances commit too, and do not say so.
+// Who gives positions is told of commits: by writers of its instance, by other instances'
+// sequencers, and by nobody of those of transactions that have joined, or if who would
+// have told is lost. So it also looks by itself, behind pauses that begin at leastIdle
+// and double, up to mostIdle, while there is nothing: what nobody has told is found so
+// much later at most. Who follows looks each mostIdle, too.
 const (
 	leastIdle = time.Millisecond
-	mostIdle  = 50 * time.Millisecond
+	mostIdle  = 500 * time.Millisecond
+	// hintEvery is how often an instance tells the others of its commits at most.
+	hintEvery = 5 * time.Millisecond
 	// lockEvery is how often an instance that is not the sequencer tries to be.
 	lockEvery = time.Second
 	// checkEvery is how often it is looked for work where there should be none.
@@ -66,11 +71,12 @@ func startSequencer(ctx context.Context, db *DB, config *pgx.ConnConfig) (*seque
 
 // connect tries to become the sequencer and reads the head.
 func (s *sequencer) connect(ctx context.Context) (*session, error) {
-	conn, err := s.db.dial(ctx, s.config)
+	c := &session{s: s}
+	conn, err := s.db.dial(ctx, s.config, c.hear)
 	if err != nil {
 		return nil, err
 	}
-	c := &session{s: s, conn: conn}
+	c.conn = conn
 	if err := c.open(ctx); err != nil {
 		c.close()
 		return nil, err
@@ -139,6 +145,11 @@ type session struct {
 	checked     time.Time // when it was last looked for work where there should be none
 	looked      time.Time // when the head was last read
 	newest      string    // the newest opening then
+
+	moved  bool      // another sequencer has given positions
+	told   bool      // somebody has committed, or will soon
+	owes   bool      // others are to be told of it, by who follows
+	hinted time.Time // when they were last
 }
 
 // tick is the last pass as it is stored.
@@ -170,7 +181,7 @@ func (c *session) open(ctx context.Context) error {
 }
 
 func (c *session) read(ctx context.Context) error {
-	c.last, c.looked = tick{head: freehold.Mark{Source: c.s.db.name}}, time.Now()
+	c.last, c.looked, c.moved = tick{head: freehold.Mark{Source: c.s.db.name}}, time.Now(), false
 	var chain []byte
 	err := c.conn.QueryRow(ctx, `SELECT pass, base::text, drain::text, position, chain,
 			(SELECT epoch FROM freehold.journal), coalesce((SELECT id FROM freehold.incarnation ORDER BY number DESC LIMIT 1), '')
@@ -284,14 +295,14 @@ func (c *session) work(ctx context.Context) error {
 	idle := leastIdle
 	tried := time.Now()
 	for ctx.Err() == nil {
-		if !c.holds && time.Since(tried) > lockEvery {
+		if !c.holds && time.Since(tried) >= lockEvery {
 			tried = time.Now()
 			if err := c.tryLock(whole); err != nil {
 				return err
 			}
 		}
 		if !c.holds {
-			if err := c.listen(ctx); err != nil {
+			if err := c.follow(ctx); err != nil {
 				return err
 			}
 			continue
@@ -300,6 +311,7 @@ func (c *session) work(ctx context.Context) error {
 		if time.Since(c.checked) > checkEvery {
 			where, c.checked = inRecent, time.Now()
 		}
+		c.told = false
 		n, err := c.turn(whole, where)
 		if err != nil {
 			return err
@@ -314,19 +326,17 @@ func (c *session) work(ctx context.Context) error {
 			continue
 		}
 		// Another sequencer, before this one or at the same time, may have done it.
-		if idle == mostIdle || len(c.s.awaited()) > 0 {
+		if c.moved || idle == mostIdle || len(c.s.awaited()) > 0 {
 			if err := c.refresh(whole); err != nil {
 				return err
 			}
 		}
-		timer := time.NewTimer(idle)
-		select {
-		case <-c.s.poke:
-		case <-timer.C:
-			idle = min(2*idle, mostIdle)
-		case <-ctx.Done():
+		if err := c.wait(ctx, c.polling(idle)); err != nil {
+			return err
 		}
-		timer.Stop()
+		if idle = min(2*idle, mostIdle); c.told {
+			idle = leastIdle
+		}
 	}
 	if !c.holds {
 		return nil
@@ -336,19 +346,4 @@ func (c *session) work(ctx context.Context) error {
 			return err
 		}
 	}
-}
-
-// listen waits for news of another instance's sequencer, and looks for itself now
-// and then.
-func (c *session) listen(ctx context.Context) error {
-	pause := mostIdle
-	if len(c.s.awaited()) > 0 {
-		pause = 5 * time.Millisecond
-	}
-	waitCtx, cancel := context.WithTimeout(ctx, pause)
-	defer cancel()
-	if err := c.conn.PgConn().WaitForNotification(waitCtx); err != nil && waitCtx.Err() == nil {
-		return err
-	}
-	return c.refresh(context.WithoutCancel(ctx))
 }

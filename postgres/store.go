@@ -28,6 +28,8 @@ func (s store) Bounds(context.Context) (first, head freehold.Mark, err error) {
 	return freehold.Mark{Source: s.db.name, Epoch: s.db.head.present()}, s.db.head.get(), nil
 }
 
+const headQuery = `SELECT position, chain, (SELECT epoch FROM freehold.journal) FROM freehold.tick ORDER BY pass DESC LIMIT 1`
+
 // Refresh reads the head, which another instance's sequencer may have moved.
 func (s store) Refresh(ctx context.Context) error {
 	leave, err := s.db.enter()
@@ -37,8 +39,7 @@ func (s store) Refresh(ctx context.Context) error {
 	defer leave()
 	var m freehold.Mark
 	var epoch freehold.Epoch
-	row := s.db.pool.QueryRow(ctx, `SELECT position, chain, (SELECT epoch FROM freehold.journal) FROM freehold.tick ORDER BY pass DESC LIMIT 1`)
-	if err := s.db.scanMark(row, &m, &epoch); err != nil {
+	if err := s.db.scanMark(s.db.pool.QueryRow(ctx, headQuery), &m, &epoch); err != nil {
 		return s.db.unreached(ctx, err)
 	}
 	s.db.head.turn(epoch)

@@ -38,8 +38,11 @@ var postgres struct {
 func Postgres(t testing.TB) string {
 	t.Helper()
 	postgres.once.Do(func() {
-		if postgres.url = os.Getenv(EnvPostgres); postgres.url == "" {
-			postgres.url, postgres.err = startPostgres()
+		if postgres.url = os.Getenv(EnvPostgres); postgres.url != "" {
+			return
+		}
+		if postgres.url, postgres.err = startPostgres(); postgres.err == nil {
+			Inherit(EnvPostgres, postgres.url)
 		}
 	})
 	if postgres.err != nil {
@@ -152,41 +155,6 @@ func unprivileged(dir string) (*syscall.SysProcAttr, error) {
 		return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
 	}
 	return nil, errors.New("the server refuses root, and there is no user postgres or nobody")
-}
-
-// PostgresStandby returns the URL of a server that follows the shared one and can only
-// be read.
-func PostgresStandby(t testing.TB) string {
-	t.Helper()
-	primary := Postgres(t)
-	u, err := url.Parse(primary)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if os.Getenv(EnvPostgres) != "" {
-		t.Skip("a standby is made of a server that the test has started")
-	}
-	backup, err1 := pgBin("pg_basebackup")
-	server, err2 := pgBin("postgres")
-	dir, err3 := os.MkdirTemp("", "freehold-standby-")
-	port, err4 := port.Free()
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
-		t.Fatal(err)
-	}
-	attr, err := unprivileged(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data := filepath.Join(dir, "data")
-	run := exec.Command(backup, "-D", data, "-R", "-c", "fast", "-h", u.Hostname(), "-p", u.Port(), "-U", "postgres")
-	run.SysProcAttr, run.Dir = attr, dir
-	if out, err := run.CombinedOutput(); err != nil {
-		t.Fatalf("pg_basebackup: %v: %s", err, out)
-	}
-	serve(t, attr, dir, server, "-D", data, "-p", port, "-k", dir, "-h", "127.0.0.1", "-c", "max_connections=800", "-c", "max_prepared_transactions=64")
-	u.Host = "127.0.0.1:" + port
-	awaitPostgres(t, u.String())
-	return u.String()
 }
 
 // Bouncer returns the URL of a proxy in front of a database, which pools transactions or

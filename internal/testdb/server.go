@@ -121,7 +121,7 @@ func (s *Server) Standby() *Server {
 		missing(s.t, "postgres", err)
 	}
 	b := serverIn(s.t, "freehold-standby-")
-	b.do(backup, "-D", b.data, "-R", "-c", "fast", "-h", "127.0.0.1", "-p", s.port, "-U", "postgres")
+	b.do(backup, "-D", b.data, "-R", "-N", "-c", "fast", "-h", "127.0.0.1", "-p", s.port, "-U", "postgres")
 	b.Start()
 	return b
 }
