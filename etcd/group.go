@@ -103,6 +103,13 @@ func (db *DB) commitSome(waiting jobs) (n int, err error) {
 	if err := db.ready(); err != nil {
 		return 0, err
 	}
+	if known, _, _, err := db.known(); err == nil && known.modified > db.base.modified {
+		// Another process has written. On a cluster that went back since to where this one
+		// was, nothing else would say so.
+		if err := db.reload(); err != nil {
+			return 0, err
+		}
+	}
 	save := db.tail.Save()
 	db.guesses = map[freehold.StreamID]bool{}
 	g := db.runGroup(waiting)

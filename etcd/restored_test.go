@@ -33,12 +33,15 @@ func TestProcessWritesNothingToAClusterThatWentBack(t *testing.T) {
 		}
 	}
 	for name, test := range map[string]struct {
-		others int // events that another process writes behind the restore
+		read   bool // what was lost was written by another process, this one has read it
+		others int  // events that another process writes behind the restore
 		find   func(ctx context.Context, db *etcd.DB) error
 	}{
-		"and waits":                 {0, idle},
-		"and writes":                {0, write},
-		"and writes behind another": {20, write},
+		"and waits":                        {false, 0, idle},
+		"and writes":                       {false, 0, write},
+		"and writes behind another":        {false, 20, write},
+		"and writes, having only read":     {true, 0, write},
+		"and writes where it has not been": {true, 2, write},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -65,13 +68,29 @@ func TestProcessWritesNothingToAClusterThatWentBack(t *testing.T) {
 			if err := first.Close(); err != nil {
 				t.Fatal(err)
 			}
+			var db *etcd.DB
+			if test.read {
+				db = opened()
+				defer db.Close()
+			}
 			c.Kill(0)
 			if err := errors.Join(c.Copy(), c.Start(0), c.Ready()); err != nil {
 				t.Fatal(err)
 			}
-			db := opened()
-			defer db.Close()
-			more(db, 3)
+			if test.read {
+				other := opened()
+				more(other, 3)
+				if err := other.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if _, head, err := db.Journal().Fresh(t.Context()); err != nil || head.Position != 5 {
+					t.Fatalf("head %d, error %v, want 5", head.Position, err)
+				}
+			} else {
+				db = opened()
+				defer db.Close()
+				more(db, 3)
+			}
 			c.Kill(0)
 			if err := errors.Join(c.Restore(), c.Start(0), c.Ready()); err != nil {
 				t.Fatal(err)

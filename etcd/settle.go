@@ -113,6 +113,10 @@ func (db *DB) settle(id string) (done bool, err error) {
 func (db *DB) reload() error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	seen, _, _, err := db.known() // by readers: others may have written since this process did
+	if err != nil {
+		return err
+	}
 	h, err := db.readHead(ctx)
 	if err != nil {
 		return db.wrap(err)
@@ -126,8 +130,10 @@ func (db *DB) reload() error {
 	if len(own.Kvs) == 0 || own.Kvs[0].ModRevision < db.selfAt {
 		h.at = 0
 	}
-	if err := db.compare(db.base, h); err != nil {
-		return err
+	for _, was := range []head{db.base, seen} {
+		if err := db.compare(was, h); err != nil {
+			return err
+		}
 	}
 	db.selfAt = own.Kvs[0].ModRevision
 	db.rebase(h)

@@ -36,7 +36,7 @@ type seer interface {
 // not is no reason to wait. whole is false while somebody has not answered since there
 // was a reason to ask.
 func (g *guard) ask(ctx context.Context) (all []Ahead, silent []Silent, whole bool) {
-	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	ctx, cancel := context.WithTimeout(ctx, g.within)
 	defer cancel()
 	var mu sync.Mutex
 	var asking sync.WaitGroup

@@ -82,7 +82,7 @@ func (g *guard) commands(next http.Handler) http.Handler {
 		problem, stop := g.problem()
 		if problem == "" && g.turned(r.Context()) {
 			g.suspect()
-			problem = "a fork was recorded just now: those who follow this service are being asked"
+			problem = "the database has just turned out to have gone back in time: those who follow this service are being asked"
 		}
 		if problem == "" {
 			next.ServeHTTP(w, r)

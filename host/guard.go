@@ -25,6 +25,8 @@ const (
 	lookAround  = 2 * time.Second        // for what other instances have recorded, and those that have not answered
 	lookAgain   = 300 * time.Millisecond // while the service is stopped by a fork
 	ownDatabase = 200 * time.Millisecond // while the service's own journal cannot be read
+	// examineWithin is how long the own database may take to answer.
+	examineWithin = 20 * time.Second
 )
 
 // Ahead is a follower that has applied events which this journal does not have.
@@ -43,13 +45,14 @@ type Stopped struct {
 // guard asks, records forks, and keeps commands out while one is not settled. Each
 // instance of a service has one; what they agree on is in the database.
 type guard struct {
-	host  *Host
-	http  *http.Client
-	first chan struct{} // closed when everybody was asked once
-	poke  chan struct{} // somebody was told that his place is not in the journal
+	host   *Host
+	http   *http.Client
+	within time.Duration // how long one round of questions may take
+	first  chan struct{} // closed when everybody was asked once
+	poke   chan struct{} // somebody was told that his place is not in the journal
 
 	// Of run.
-	forks    int               // that this instance knows of
+	fork     freehold.Epoch    // the newest that this instance knows of
 	whole    bool              // everybody has answered since there was a reason to ask
 	answered map[string]bool   // who has
 	reasons  map[string]string // why others have not, as it was logged
@@ -63,7 +66,7 @@ type guard struct {
 
 func newGuard(h *Host) *guard {
 	return &guard{
-		host: h, http: &http.Client{Timeout: askWithin}, first: make(chan struct{}), poke: make(chan struct{}, 1),
+		host: h, http: &http.Client{}, within: askWithin, first: make(chan struct{}), poke: make(chan struct{}, 1),
 		answered: map[string]bool{}, reasons: map[string]string{}, why: "its own database has not answered",
 	}
 }
@@ -131,6 +134,8 @@ func (g *guard) watch(r Runner) {
 // another instance has recorded a fork, and asks if one has. freehold.ErrFenced means
 // that another one has done so meanwhile: what it recorded may explain everything.
 func (g *guard) examine(ctx context.Context, ask bool) (stopped bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, examineWithin+g.within)
+	defer cancel()
 	j := g.host.journal
 	_, head, err := j.Fresh(ctx)
 	if err != nil {
@@ -140,7 +145,7 @@ func (g *guard) examine(ctx context.Context, ask bool) (stopped bool, err error)
 	if err != nil {
 		return false, err
 	}
-	if !ask && len(forks) == g.forks && !forks.Open() {
+	if !ask && forks.Present() == g.fork && !forks.Open() {
 		return false, nil
 	}
 	all, silent, whole := g.ask(ctx)
@@ -162,13 +167,16 @@ func (g *guard) examine(ctx context.Context, ask bool) (stopped bool, err error)
 		}
 	}
 	if len(unexplained) > 0 {
+		g.mu.Lock()
+		g.epoch = "none" // no command passes any more, from here to where the fork is open
+		g.mu.Unlock()
 		f, err := g.record(ctx, forks, unexplained)
 		if err != nil {
 			return false, err
 		}
 		forks = append(forks, f)
 	}
-	g.learn(len(forks))
+	g.learn(forks.Present())
 	var stop *Stopped
 	if forks.Open() {
 		if f := forks[len(forks)-1]; len(ahead) == 0 && len(silent) == 0 {
@@ -194,11 +202,11 @@ func (g *guard) examine(ctx context.Context, ask bool) (stopped bool, err error)
 }
 
 // learn tells runners of forks that are new to this instance, whoever recorded them.
-func (g *guard) learn(forks int) {
-	if forks == g.forks {
+func (g *guard) learn(fork freehold.Epoch) {
+	if fork == g.fork {
 		return
 	}
-	g.forks = forks
+	g.fork = fork
 	for _, r := range g.host.runners {
 		if r, ok := r.Runner.(interface{ Forked() }); ok {
 			r.Forked()

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
@@ -92,6 +93,7 @@ func instances(t *testing.T, e engine, at func(lost follow.Seen) follow.Seen) (a
 		if err != nil {
 			t.Fatal(err)
 		}
+		h.AskWithin(time.Minute) // whoever answers is heard, on any machine
 		takeOrders(h, db)
 		return run(t, h, db)
 	}

@@ -105,7 +105,11 @@ func (h *Host) operatorEndpoints() {
 	handle("GET /operator/streams/{stream}", h.readStream)
 	handle("GET /operator/verify", func(w http.ResponseWriter, r *http.Request) {
 		at, err := h.journal.Verify(r.Context(), freehold.Mark{}, nil)
-		if err != nil {
+		switch {
+		case errors.Is(err, freehold.ErrUnavailable): // which says nothing about the journal
+			refuse(w, http.StatusServiceUnavailable, err)
+			return
+		case err != nil:
 			refuse(w, http.StatusInternalServerError, err)
 			return
 		}

@@ -117,7 +117,11 @@ func (j *Journal) Forks(ctx context.Context) (Forks, error) {
 	if _, _, err := j.Fresh(ctx); err != nil {
 		return nil, err
 	}
-	return s.Forks(ctx)
+	forks, err := s.Forks(ctx)
+	if err == nil {
+		j.recent.turn(forks.Present())
+	}
+	return forks, err
 }
 
 // Fork records that the journal went back in time to base: a new epoch begins, which
@@ -153,7 +157,7 @@ func (j *Journal) Fork(ctx context.Context, seen Forks, base freehold.Mark, reas
 	if err := s.PutFork(ctx, f); err != nil {
 		return Fork{}, fmt.Errorf("journal: record a fork of %s at %d: %w", j.Name(), base.Position, err)
 	}
-	j.recent.clear() // what it holds is of another epoch
+	j.recent.turn(f.Epoch)
 	return f, nil
 }
 

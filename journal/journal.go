@@ -33,6 +33,11 @@ type Store interface {
 	Incarnations(ctx context.Context) ([]Incarnation, error)
 }
 
+// refresher is a [Store] to which other processes write, too.
+type refresher interface {
+	Refresh(ctx context.Context) error
+}
+
 // StreamInfo is a stream and its version.
 type StreamInfo struct {
 	Stream  freehold.StreamID `json:"stream"`
@@ -50,9 +55,7 @@ type Incarnation struct {
 // Journal reads a service's log. It is safe for concurrent use.
 type Journal struct {
 	store  Store
-	shared interface {
-		Refresh(ctx context.Context) error
-	} // the store, if other processes write to it too
+	shared refresher // the store, if other processes write to it too
 	types  *freehold.Catalog
 	recent recent
 }
@@ -60,15 +63,14 @@ type Journal struct {
 // New returns the journal over a store; engines call it from Open.
 func New(store Store, types *freehold.Catalog) *Journal {
 	j := &Journal{store: store, types: types}
-	j.shared, _ = store.(interface {
-		Refresh(ctx context.Context) error
-	})
+	j.shared, _ = store.(refresher)
 	return j
 }
 
 // Remember keeps copies of events that an engine has just made durable, so that
 // Read need not read them back. Engines call it with all that they commit, in
-// order, before they let readers know; one that does not is read from its store.
+// order, before they let readers know; one that does not is read from its store. What
+// another process has written is remembered when it is read.
 func (j *Journal) Remember(events []freehold.Recorded) { j.recent.add(events) }
 
 // Remembered returns the events of a stream behind a version up to another, which
@@ -77,7 +79,8 @@ func (j *Journal) Remembered(s freehold.StreamID, after, upto freehold.Version) 
 	return j.recent.stream(s, after, upto)
 }
 
-// Forget drops what Remember has kept; engines call it when they close.
+// Forget drops all that is remembered; engines call it when they close, and when the
+// database may have gone back in time.
 func (j *Journal) Forget() { j.recent.clear() }
 
 // Name is the journal's source name.

@@ -19,10 +19,11 @@ const recordBytes = 512
 // none of them.
 type recent struct {
 	mu      sync.RWMutex
-	chunks  [][]freehold.Recorded // each a commit's; never empty, never changed
+	chunks  [][]freehold.Recorded // of a commit or a read each; never empty, never changed
 	bytes   int
 	streams map[freehold.StreamID][]*freehold.Recorded // the events of each stream, in order
 	clears  int                                        // how often it was cleared
+	epoch   freehold.Epoch                             // that the newest fork began
 }
 
 // since tells extend when a read began.
@@ -32,8 +33,8 @@ func (r *recent) since() int {
 	return r.clears
 }
 
-// add appends copies of events that stand behind those there are. Events that do
-// not are a new beginning.
+// add appends copies of events that continue what there is. Events that do not are a new
+// beginning.
 func (r *recent) add(events []freehold.Recorded) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -47,32 +48,35 @@ func (r *recent) add(events []freehold.Recorded) {
 func (r *recent) extend(since int, events []freehold.Recorded) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.clears != since {
-		return
+	if n := len(events); r.clears == since && n > 0 && events[n-1].At.Position > r.end().Position {
+		r.append(events)
 	}
-	end := r.end()
-	known := sort.Search(len(events), func(i int) bool { return events[i].At.Position > end })
-	r.append(events[known:])
 }
 
-// end is the position of the last event, 0 without one.
-func (r *recent) end() freehold.Position {
+// end is where the last event stands, nowhere without one.
+func (r *recent) end() freehold.Mark {
 	if len(r.chunks) == 0 {
-		return 0
+		return freehold.Mark{}
 	}
 	last := r.chunks[len(r.chunks)-1]
-	return last[len(last)-1].At.Position
+	return last[len(last)-1].At
 }
 
-// append is called with mu held.
+// append is called with mu held. What is there already is left out, if it is the same.
 func (r *recent) append(events []freehold.Recorded) {
-	if len(events) == 0 {
+	end := r.end()
+	known := sort.Search(len(events), func(i int) bool { return events[i].At.Position > end.Position })
+	switch {
+	case len(events) == 0:
 		return
+	case known == len(events) && events[known-1].At.Chain == end.Chain:
+		return
+	case known == len(events) || !Follows(end, &events[known]):
+		r.forget()
+	default:
+		events = events[known:]
 	}
 	chunk := append(make([]freehold.Recorded, 0, len(events)), events...)
-	if len(r.chunks) > 0 && r.end()+1 != chunk[0].At.Position {
-		r.forget()
-	}
 	if r.streams == nil {
 		r.streams = map[freehold.StreamID][]*freehold.Recorded{}
 	}
@@ -143,6 +147,18 @@ func (r *recent) read(after freehold.Position, limit int) []freehold.Recorded {
 		}
 	}
 	return rs
+}
+
+// turn clears the memory if a fork has begun another epoch since: what is in it may be
+// what was lost.
+func (r *recent) turn(e freehold.Epoch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.epoch != e {
+		r.epoch = e
+		r.clears++
+		r.forget()
+	}
 }
 
 func (r *recent) clear() {

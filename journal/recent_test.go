@@ -36,9 +36,9 @@ func TestMemoryIsNotReadBeyondTheDurableHead(t *testing.T) {
 	store := &late{}
 	j := journal.New(store, types)
 	mark := func(p freehold.Position) freehold.Mark { return freehold.Mark{Source: "order", Position: p} }
-	// Transactions of two events each, three commits.
-	for p := freehold.Position(1); p <= 6; p += 2 {
-		j.Remember([]freehold.Recorded{{At: mark(p)}, {At: mark(p + 1), Last: true}})
+	events := transactions(3, 2, "")
+	for i := 0; i < len(events); i += 2 { // three commits
+		j.Remember(events[i : i+2])
 	}
 	for _, head := range []freehold.Position{0, 2, 4, 6} {
 		store.head = mark(head)
@@ -80,11 +80,17 @@ func (s *shared) Read(_ context.Context, after freehold.Position, limit int) ([]
 	return slices.Clone(rs), nil
 }
 
-// transactions returns n transactions of three events each.
-func transactions(n int) (rs []freehold.Recorded) {
-	for i := range 3 * n {
-		rs = append(rs, freehold.Recorded{Stream: "a-1", Version: freehold.Version(i + 1), Last: i%3 == 2,
-			At: freehold.Mark{Source: "order", Position: freehold.Position(i + 1)}})
+// transactions returns n transactions of some events each, of the history of an
+// incarnation.
+func transactions(n, events int, incarnation string) (rs []freehold.Recorded) {
+	at := freehold.Mark{Source: "order"}
+	for i := range n * events {
+		r := freehold.Recorded{Stream: "a-1", Version: freehold.Version(i + 1), Incarnation: incarnation, Last: i%events == events-1}
+		r.Digest = journal.Digest(&r)
+		at.Position++
+		at.Chain = journal.Chain(at.Chain, at.Position, r.Digest)
+		r.At = at
+		rs = append(rs, r)
 	}
 	return rs
 }
@@ -97,7 +103,7 @@ func TestWhatAnotherInstanceWroteIsReadOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := &shared{events: transactions(40)}
+	store := &shared{events: transactions(40, 3, "")}
 	store.head = store.events[len(store.events)-1].At
 	j := journal.New(store, types)
 	read := func(after freehold.Position, limit int) freehold.Position {
@@ -138,5 +144,36 @@ func TestWhatAnotherInstanceWroteIsReadOnce(t *testing.T) {
 	store.during = nil
 	if before = store.reads; read(at, 9) == 0 || store.reads != before+1 {
 		t.Error("what was read before the memory was cleared is in it")
+	}
+}
+
+// What is read from a database that was restored continues at a position that is in
+// memory, but not what is there: readers get the one history or the other.
+func TestMemoryHoldsOneHistory(t *testing.T) {
+	t.Parallel()
+	types, err := freehold.NewCatalog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	was, is := transactions(4, 3, "was"), transactions(8, 3, "is")
+	store := &shared{events: is}
+	store.head = is[len(is)-1].At
+	j := journal.New(store, types)
+	j.Remember(was)
+	if _, err := j.Read(t.Context(), was[len(was)-1].At, 6); err != nil {
+		t.Fatal(err)
+	}
+	at := freehold.Mark{Source: "order"}
+	for at.Position < store.head.Position {
+		rs, err := j.Read(t.Context(), at, 6)
+		if err != nil || len(rs) == 0 {
+			t.Fatalf("behind %d: %d events, error %v", at.Position, len(rs), err)
+		}
+		for i := range rs {
+			if !journal.Follows(at, &rs[i]) {
+				t.Fatalf("position %d is of another history than %d", rs[i].At.Position, at.Position)
+			}
+			at = rs[i].At
+		}
 	}
 }

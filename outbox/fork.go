@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"time"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
@@ -10,7 +11,13 @@ import (
 // Seen asks the broker what it last holds of the journal: a tail that the journal does
 // not have means that the journal went back in time.
 func (r *Relay) Seen(ctx context.Context, s freehold.Source) (follow.Seen, error) {
-	r.asking.Lock()
+	for !r.asking.TryLock() { // it may be held for as long as a broker does not answer
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return follow.Seen{}, ctx.Err()
+		}
+	}
 	defer r.asking.Unlock()
 	last, err := r.pub.Last(ctx, s)
 	if err != nil || last.Position == 0 {

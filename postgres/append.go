@@ -30,7 +30,7 @@ const (
 // appends is the queue of calls of Append.
 type appends struct {
 	calls   chan *appendCall
-	turn    chan struct{} // holds one when no worker waits for a call or is at work
+	turn    chan struct{} // holds one while no worker has the turn
 	workers sync.WaitGroup
 }
 

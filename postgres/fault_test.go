@@ -1,12 +1,16 @@
 package postgres_test
 
 import (
+	"context"
+	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/internal/testdb"
 	"github.com/freehold-go/freehold/journal/journaltest"
+	"github.com/freehold-go/freehold/postgres"
 )
 
 // TestLostSequencerIsReplacedAtOnce ends the sequencer's server process and waits for
@@ -34,5 +38,41 @@ func TestLostSequencerIsReplacedAtOnce(t *testing.T) {
 	}
 	if best > 100*time.Millisecond+3*connecting {
 		t.Errorf("without a sequencer for %s at best; a connection takes %s", best, connecting)
+	}
+}
+
+// TestASequencerThatStandsStillIsReplaced stops who gives positions behind a pass, as
+// when its process or its machine is stopped while the connection stays open: the server
+// ends the connection, and another instance gives positions.
+func TestASequencerThatStandsStillIsReplaced(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	stands, release := make(chan struct{}), make(chan struct{})
+	opts := &postgres.Options{Migrations: tables, Log: slog.New(slog.DiscardHandler)}
+	once := sync.OnceFunc(func() { close(stands); <-release })
+	opts.Passed(func(int, time.Duration) { once() })
+	still, err := postgres.Open(t.Context(), url, "test", journaltest.Types(t), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := open(t, url)
+	write := func(db *postgres.DB, n int) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		token, err := db.Append(ctx, freehold.Write{Stream: "a-1", Expect: freehold.Any, Events: []freehold.Event{journaltest.Happened{N: n}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := token.Of("test"); len(at) != 1 || int(at[0].Position) != n {
+			t.Errorf("event %d has the positions %v", n, at)
+		}
+	}
+	write(still, 1)
+	<-stands
+	write(other, 2)
+	close(release)
+	if err := still.Close(); err != nil {
+		t.Error(err)
 	}
 }

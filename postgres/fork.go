@@ -43,12 +43,16 @@ func (h *head) present() freehold.Epoch {
 	return h.epoch
 }
 
-// turn makes an epoch the present one.
+// turn makes an epoch the present one, unless it has ended: whoever says so has read
+// the database before.
 func (h *head) turn(e freehold.Epoch) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.epoch != e {
-		h.epoch = e
+	if h.epoch != e && !h.ended[e] {
+		if h.ended == nil {
+			h.ended = map[freehold.Epoch]bool{}
+		}
+		h.ended[h.epoch], h.epoch = true, e
 		close(h.news)
 		h.news = make(chan struct{})
 	}
@@ -66,7 +70,7 @@ func (h *head) seen() freehold.Mark {
 func (h *head) back(m freehold.Mark) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.mark, h.epoch = m, m.Epoch
+	h.mark, h.epoch, h.ended = m, m.Epoch, nil
 	close(h.news)
 	h.news = make(chan struct{})
 }
@@ -101,17 +105,23 @@ func (c *session) compare(ctx context.Context) error {
 	if err := c.conn.QueryRow(ctx, `SELECT `+thisCluster).Scan(&cluster); err != nil {
 		return err
 	}
-	known := s.db.head.seen()
+	// What readers have seen since the last connection was lost may already be of another
+	// history than what that one knew.
+	knew := []freehold.Mark{s.knew, s.db.head.seen()}
 	if err := c.read(ctx); err != nil {
 		return err
 	}
-	same, err := c.has(ctx, known)
-	if err != nil {
-		return err
-	}
-	if !same {
-		if err := c.wentBack(ctx, known); err != nil {
+	same := true
+	for _, known := range knew {
+		has, err := c.has(ctx, known)
+		if err != nil {
 			return err
+		}
+		if !has && same {
+			same = false
+			if err := c.wentBack(ctx, known); err != nil {
+				return err
+			}
 		}
 	}
 	if s.cluster != "" && (cluster != s.cluster || !same) {

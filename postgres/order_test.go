@@ -207,7 +207,10 @@ func TestAnAppendThatWaitsHoldsUpNobody(t *testing.T) {
 		late <- err
 	}()
 	conn, waits := connect(t, url), 0
-	for until := time.Now().Add(4 * time.Second); waits == 0 && time.Now().Before(until); time.Sleep(2 * time.Millisecond) {
+	for until := time.Now().Add(50 * time.Second); waits == 0; time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("the call does not wait for the stream's lock")
+		}
 		err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waits)
 		if err != nil {
 			t.Fatal(err)

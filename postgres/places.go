@@ -70,8 +70,6 @@ func (s *sequencer) awaited() (all []int64) {
 func (db *DB) tokenWithoutEvents() (freehold.Token, error) {
 	ctx := context.Background()
 	var due []int64
-	var head freehold.Mark
-	var epoch freehold.Epoch
 	b := &pgx.Batch{}
 	// Written so that it goes by the index whatever statistics say: few events are behind
 	// the last pass.
@@ -84,12 +82,10 @@ func (db *DB) tokenWithoutEvents() (freehold.Token, error) {
 	})
 	// Behind it: what has its position by then may have it from another instance, or from a
 	// pass of this one that has not ended, so that the head is not known here yet.
-	b.Queue(headQuery).QueryRow(func(row pgx.Row) error { return db.scanMark(row, &head, &epoch) })
+	b.Queue(headQuery).QueryRow(db.learnHead)
 	if err := db.pool.SendBatch(ctx, b).Close(); err != nil {
 		return freehold.Token{}, db.unreached(ctx, err)
 	}
-	db.head.turn(epoch)
-	db.head.advance(head)
 	for _, seq := range due {
 		if _, err := db.seq.token(seq); err != nil {
 			return freehold.Token{}, err

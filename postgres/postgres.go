@@ -213,7 +213,8 @@ type head struct {
 	mu     sync.Mutex
 	mark   freehold.Mark
 	epoch  freehold.Epoch // the present one, whichever mark was read in
-	news   chan struct{}  // closed and replaced when mark moves
+	ended  map[freehold.Epoch]bool
+	news   chan struct{} // closed and replaced when mark moves
 	closed bool
 	failed error // of a latched database
 }

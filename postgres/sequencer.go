@@ -32,6 +32,7 @@ type sequencer struct {
 	// than the writer's connection.
 	young, old map[int64]freehold.Mark
 
+	knew     freehold.Mark   // the head as the last connection knew it
 	cluster  string          // whose databases these are, since the first connection
 	openings map[string]bool // of the journal: all of the last connection, and the newest since
 }
@@ -59,6 +60,11 @@ const (
 func startSequencer(ctx context.Context, db *DB, config *pgx.ConnConfig) (*sequencer, error) {
 	s := &sequencer{db: db, config: config.Copy(), poke: make(chan struct{}, 1), done: make(chan struct{}), waiting: map[int64][]chan freehold.Mark{}}
 	s.config.RuntimeParams["application_name"] = "freehold sequencer " + string(db.name)
+	if !db.opts.hooks.asleep {
+		// It asks each second at least: one that stands still, as a process or a machine
+		// that was stopped does, must not keep the lock.
+		s.config.RuntimeParams["idle_session_timeout"] = fmt.Sprint(leaseIdle.Milliseconds())
+	}
 	c, err := s.connect(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %s: sequencer: %w", db.name, err)
@@ -71,7 +77,7 @@ func startSequencer(ctx context.Context, db *DB, config *pgx.ConnConfig) (*seque
 
 // connect tries to become the sequencer and reads the head.
 func (s *sequencer) connect(ctx context.Context) (*session, error) {
-	c := &session{s: s}
+	c := &session{s: s, owes: true} // what the last connection owed may be forgotten
 	conn, err := s.db.dial(ctx, s.config, c.hear)
 	if err != nil {
 		return nil, err
@@ -97,6 +103,9 @@ func (s *sequencer) run(ctx context.Context, c *session) {
 		if c != nil {
 			err := c.work(ctx)
 			c.close()
+			if c.last.head.Position > 0 {
+				s.knew = c.last.head
+			}
 			c = nil
 			if ctx.Err() != nil {
 				return
@@ -204,7 +213,7 @@ func (c *session) tryLock(ctx context.Context) error {
 	if err := c.conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, sequencerLock+c.s.db.opts.hooks.lock).Scan(&got); err != nil || !got {
 		return err
 	}
-	if err := c.read(ctx); err != nil {
+	if err := c.refresh(ctx); err != nil {
 		return err
 	}
 	c.id = journal.NewEpoch()

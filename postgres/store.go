@@ -37,13 +37,22 @@ func (s store) Refresh(ctx context.Context) error {
 		return err
 	}
 	defer leave()
-	var m freehold.Mark
-	var epoch freehold.Epoch
-	if err := s.db.scanMark(s.db.pool.QueryRow(ctx, headQuery), &m, &epoch); err != nil {
+	if err := s.db.learnHead(s.db.pool.QueryRow(ctx, headQuery)); err != nil {
 		return s.db.unreached(ctx, err)
 	}
-	s.db.head.turn(epoch)
-	s.db.head.advance(m)
+	return nil
+}
+
+// learnHead takes note of a row of headQuery.
+func (db *DB) learnHead(row pgx.Row) error {
+	var m freehold.Mark
+	var epoch freehold.Epoch
+	if err := db.scanMark(row, &m, &epoch); err != nil {
+		return err
+	}
+	m.Epoch = epoch
+	db.head.turn(epoch)
+	db.head.advance(m)
 	return nil
 }
 

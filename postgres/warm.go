@@ -84,6 +84,7 @@ func (tx *transaction) warmStreams(streams []freehold.StreamID) error {
 		rs, ok := tx.db.journal.Remembered(s, 0, tx.versions[s])
 		if !ok {
 			unknown = append(unknown, string(s))
+			continue
 		}
 		for i := range rs {
 			rs[i].At.Epoch = tx.mark.Epoch
@@ -103,6 +104,9 @@ func (tx *transaction) warmStreams(streams []freehold.StreamID) error {
 	})
 	if err != nil {
 		return fmt.Errorf("fetch the streams that a batch will read: %w", err)
+	}
+	for _, s := range unknown {
+		tx.read[freehold.StreamID(s)] = nil // known, also if it has no events
 	}
 	for i := range rs {
 		tx.read[rs[i].Stream] = append(tx.read[rs[i].Stream], rs[i])

@@ -214,7 +214,10 @@ func patiently(ctx context.Context, fn func() error) error {
 	for {
 		err := fn()
 		var status *statusError
-		if err == nil || errors.As(err, &status) && status.status != http.StatusServiceUnavailable && status.status != http.StatusTooManyRequests {
+		var last *lasting
+		switch {
+		case err == nil, errors.As(err, &last), errors.Is(err, freehold.ErrDiverged), errors.Is(err, freehold.ErrGone),
+			errors.As(err, &status) && status.status != http.StatusServiceUnavailable && status.status != http.StatusTooManyRequests:
 			return err
 		}
 		select {
@@ -224,6 +227,44 @@ func patiently(ctx context.Context, fn func() error) error {
 			return errors.Join(ctx.Err(), err)
 		}
 	}
+}
+
+// patience is for how long an audit waits for a service that does not answer: it may be
+// starting again.
+const patience = time.Minute
+
+// shortly repeats a request like patiently, until it has failed for as long as patience.
+func shortly(ctx context.Context, fn func() error) error {
+	var failing time.Time
+	return patiently(ctx, func() error {
+		begun := time.Now()
+		err := fn()
+		if failing.IsZero() || time.Since(begun) > patience {
+			failing = time.Now() // it was answered for a while
+		}
+		if err != nil && time.Since(failing) > patience {
+			return &lasting{err}
+		}
+		return err
+	})
+}
+
+// lasting is an error that it is no use to wait for the end of.
+type lasting struct{ error }
+
+func (l *lasting) Unwrap() error { return l.error }
+
+// patientSource is a journal whose service may be starting again.
+type patientSource struct{ follow.Source }
+
+func (s patientSource) Bounds(ctx context.Context) (first, head freehold.Mark, err error) {
+	err = shortly(ctx, func() (err error) { first, head, err = s.Source.Bounds(ctx); return err })
+	return first, head, err
+}
+
+func (s patientSource) Read(ctx context.Context, after freehold.Mark, limit int) (rs []freehold.Recorded, err error) {
+	err = shortly(ctx, func() (err error) { rs, err = s.Source.Read(ctx, after, limit); return err })
+	return rs, err
 }
 
 // pages reads all pages of a listing whose rows have keys.

@@ -160,7 +160,6 @@ func (c *client) audit(ctx context.Context) (*audit.Report, error) {
 	s := audit.Shop{Stock: map[string]inventory.Stock{}, Verified: map[freehold.Source]error{}}
 	long := *c
 	long.http = &http.Client{Transport: c.http.Transport} // a journal may take minutes to read
-	var err error
 	for _, j := range []struct {
 		name  freehold.Source
 		url   string
@@ -176,29 +175,31 @@ func (c *client) audit(ctx context.Context) (*audit.Report, error) {
 			return nil, err
 		}
 		var at freehold.Mark
-		err = long.get(ctx, j.url+"/operator/verify", &at)
+		err = shortly(ctx, func() error { return long.get(ctx, j.url+"/operator/verify", &at) })
 		if status := (*statusError)(nil); err != nil && !(errors.As(err, &status) && status.status == http.StatusInternalServerError) {
 			return nil, err
 		}
 		s.Verified[j.name] = err
-		if *j.into, err = inbox.Remote(j.name, j.url+"/feed", types, &inbox.Options{Token: c.token}); err != nil {
+		source, err := inbox.Remote(j.name, j.url+"/feed", types, &inbox.Options{Token: c.token})
+		if err != nil {
 			return nil, err
 		}
+		*j.into = patientSource{source}
 	}
-	if err := c.get(ctx, c.urls.Order+"/reports/summary", &s.Summary); err != nil {
+	if err := shortly(ctx, func() error { return c.get(ctx, c.urls.Order+"/reports/summary", &s.Summary) }); err != nil {
 		return nil, err
 	}
-	err = pages(ctx, c, c.urls.Inventory+"/stock", func(r stockRow) string { return r.SKU }, func(r stockRow) error {
+	err := pages(ctx, c, c.urls.Inventory+"/stock", func(r stockRow) string { return r.SKU }, func(r stockRow) error {
 		s.Stock[r.SKU] = r.Stock
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	if s.Billed, err = c.books(ctx); err != nil {
+	if err := shortly(ctx, func() (err error) { s.Billed, err = c.books(ctx); return err }); err != nil {
 		return nil, err
 	}
-	if s.Followers, err = c.followers(ctx); err != nil {
+	if err := shortly(ctx, func() (err error) { s.Followers, err = c.followers(ctx); return err }); err != nil {
 		return nil, err
 	}
 	return audit.Run(ctx, s)

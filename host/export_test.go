@@ -1,0 +1,6 @@
+package host
+
+import "time"
+
+// AskWithin changes how long a round of questions may take. Call it before Run.
+func (h *Host) AskWithin(d time.Duration) { h.guard.within = d }
