@@ -235,3 +235,34 @@ func TestAnAppendThatWaitsHoldsUpNobody(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestWhatAPassMissedIsFound takes away the position of an event that the last pass's
+// snapshot has seen, which no pass does: the next sequencer looks for such events and
+// gives it a position.
+func TestWhatAPassMissedIsFound(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	db := open(t, url)
+	for n := range 2 {
+		if _, err := db.Append(t.Context(), happened("a-1", freehold.Any, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := connect(t, url).Exec(t.Context(), `ALTER TABLE freehold.stamp DISABLE TRIGGER USER;
+		DELETE FROM freehold.stamp WHERE position = 2;
+		INSERT INTO freehold.tick (pass, base, position, chain)
+			SELECT (SELECT max(pass) + 1 FROM freehold.tick), -- as if a neighbour had been open when the pass looked
+				((SELECT max(xid::text::int8) FROM freehold.event)::text || ':' || pg_snapshot_xmax(pg_current_snapshot())::text || ':')::pg_snapshot,
+				position, chain FROM freehold.stamp WHERE position = 1`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := open(t, url).Journal().Wait(ctx, freehold.Mark{Source: "test", Position: 1}); err != nil {
+		t.Errorf("the event has no position: %v", err)
+	}
+}

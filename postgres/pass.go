@@ -43,13 +43,32 @@ func dueQuery(scope string) string {
 }
 
 // Where to look for what is due: $1 is the last pass's snapshot. What is due is found
-// in the difference; the others are asked when a sequencer begins and now and then,
-// so that nothing is missed even if that should once not be true.
+// in the difference; in what is recent if check has found that once not to be true; and
+// anywhere in a database that was restored.
 var (
 	inDifference = dueQuery(`(e.xid >= pg_snapshot_xmax($1::text::pg_snapshot) OR e.xid = ANY(ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot))))`)
 	inRecent     = dueQuery(`e.xid >= pg_snapshot_xmin($1::text::pg_snapshot)`)
 	anywhere     = dueQuery(`$1::text IS NOT NULL`)
 )
+
+// missedQuery looks for events that the last pass's snapshot has seen and that have no
+// position. There are none; to know that takes as long as the oldest transaction that is
+// open has been, during which others may have committed much.
+const missedQuery = `SELECT EXISTS (SELECT FROM (SELECT base FROM freehold.tick ORDER BY pass DESC LIMIT 1) t, freehold.event e
+	WHERE e.xid >= pg_snapshot_xmin(t.base) AND pg_visible_in_snapshot(e.xid, t.base)
+		AND NOT EXISTS (SELECT FROM freehold.stamp s WHERE s.seq = e.seq))`
+
+// check has the next pass look for what is recent if events were missed. It keeps no pass
+// waiting.
+func (s *sequencer) check(ctx context.Context) {
+	var missed bool
+	if err := s.db.pool.QueryRow(ctx, missedQuery).Scan(&missed); err != nil || !missed {
+		return // if the database does not answer, the next one asks
+	}
+	s.db.opts.Log.Error("events without a position behind a pass: they are looked for", "journal", s.db.name)
+	s.missed.Store(true)
+	s.wake()
+}
 
 func init() {
 	if mutant.SkipInFlight {
@@ -117,7 +136,7 @@ func (c *session) turn(ctx context.Context, where string) (n int, err error) {
 		return n, err
 	}
 	if where != inDifference {
-		c.checked = time.Time{}
+		c.s.missed.Store(true)
 	}
 	if _, err := c.conn.Exec(ctx, `ROLLBACK`); err != nil {
 		return 0, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -32,6 +33,9 @@ type sequencer struct {
 	// than the writer's connection.
 	young, old map[int64]freehold.Mark
 
+	checked time.Time   // when it was last looked for events that a pass has missed
+	missed  atomic.Bool // there are such events
+
 	knew     freehold.Mark   // the head as the last connection knew it
 	cluster  string          // whose databases these are, since the first connection
 	openings map[string]bool // of the journal: all of the last connection, and the newest since
@@ -52,7 +56,8 @@ const (
 	hintEvery = 5 * time.Millisecond
 	// lockEvery is how often an instance that is not the sequencer tries to be.
 	lockEvery = time.Second
-	// checkEvery is how often it is looked for work where there should be none.
+	// checkEvery is how often it is looked for events without a position where there
+	// should be none.
 	checkEvery = time.Minute
 )
 
@@ -151,7 +156,6 @@ type session struct {
 	last        tick
 	incarnation int
 	id          string
-	checked     time.Time // when it was last looked for work where there should be none
 	looked      time.Time // when the head was last read
 	newest      string    // the newest opening then
 
@@ -317,8 +321,12 @@ func (c *session) work(ctx context.Context) error {
 			continue
 		}
 		where := inDifference
-		if time.Since(c.checked) > checkEvery {
-			where, c.checked = inRecent, time.Now()
+		if time.Since(c.s.checked) > checkEvery {
+			c.s.checked = time.Now()
+			go c.s.check(ctx)
+		}
+		if c.s.missed.Swap(false) {
+			where = inRecent
 		}
 		c.told = false
 		n, err := c.turn(whole, where)
