@@ -259,3 +259,15 @@ func TestADumpedAndRestoredJournalGoesOn(t *testing.T) {
 		t.Errorf("%d events, the third is %s", len(rs), rs[2].ID)
 	}
 }
+
+// A slow reader tells an epoch that has ended meanwhile: it does not come back, or else
+// tokens and events would carry it.
+func TestAnEpochThatHasEndedDoesNotComeBack(t *testing.T) {
+	t.Parallel()
+	if got := postgres.Turned("a", "b", "a"); got != "b" {
+		t.Errorf("the present epoch is %q, want b", got)
+	}
+	if got := postgres.Turned("a", "b", "a", "c", "b"); got != "c" {
+		t.Errorf("the present epoch is %q, want c", got)
+	}
+}

@@ -48,3 +48,13 @@ func (db *DB) Together(ctx context.Context, writes ...freehold.Write) (alone int
 	}
 	return alone, answers
 }
+
+// Turned is the epoch that is present when readers of the database have told these, one
+// after the other.
+func Turned(told ...freehold.Epoch) freehold.Epoch {
+	h := head{news: make(chan struct{})}
+	for _, e := range told {
+		h.turn(e)
+	}
+	return h.present()
+}

@@ -35,6 +35,7 @@ type sequencer struct {
 
 	checked time.Time   // when it was last looked for events that a pass has missed
 	missed  atomic.Bool // there are such events
+	checks  sync.WaitGroup
 
 	knew     freehold.Mark   // the head as the last connection knew it
 	cluster  string          // whose databases these are, since the first connection
@@ -98,6 +99,7 @@ func (s *sequencer) connect(ctx context.Context) (*session, error) {
 func (s *sequencer) stop() {
 	s.cancel()
 	<-s.done
+	s.checks.Wait()
 }
 
 // run works on a connection and on another one when that is lost.
@@ -323,7 +325,7 @@ func (c *session) work(ctx context.Context) error {
 		where := inDifference
 		if time.Since(c.s.checked) > checkEvery {
 			c.s.checked = time.Now()
-			go c.s.check(ctx)
+			c.s.checks.Go(func() { c.s.check(ctx) })
 		}
 		if c.s.missed.Swap(false) {
 			where = inRecent
@@ -331,6 +333,9 @@ func (c *session) work(ctx context.Context) error {
 		c.told = false
 		n, err := c.turn(whole, where)
 		if err != nil {
+			if where == inRecent {
+				c.s.missed.Store(true) // the next session looks
+			}
 			return err
 		}
 		if n > 0 {
