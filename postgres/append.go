@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 
@@ -25,12 +26,15 @@ const (
 	appendWorkers  = 4
 	appendPatience = 10 * time.Millisecond
 	appendBatch    = 128
+	// maxIdle is how often others are let run, in vain, before a group begins.
+	maxIdle = 3
 )
 
 // appends is the queue of calls of Append.
 type appends struct {
 	calls   chan *appendCall
 	turn    chan struct{} // holds one while no worker has the turn
+	last    int           // how many calls the last group had: of who has the turn
 	workers sync.WaitGroup
 }
 
@@ -62,8 +66,9 @@ func (a *appends) start(db *DB) {
 				pass := sync.OnceFunc(func() { a.turn <- struct{}{} })
 				var call *appendCall
 				if call, open = <-a.calls; open {
+					group := a.more(call)
 					late := time.AfterFunc(appendPatience, pass)
-					db.appendTogether(a.more(call))
+					db.appendTogether(group)
 					late.Stop()
 				}
 				pass()
@@ -78,9 +83,24 @@ func (a *appends) close() {
 	a.workers.Wait()
 }
 
-// more takes what is queued behind a call.
+// more takes what is queued behind a call. Callers that the last group has answered may
+// be about to call again: they are let run for as long as some come.
 func (a *appends) more(first *appendCall) []*appendCall {
-	group := []*appendCall{first}
+	group := a.take([]*appendCall{first})
+	most := min(len(group)+a.last, appendBatch)
+	for idle := 0; len(group) < most && idle < maxIdle; idle++ {
+		n := len(group)
+		runtime.Gosched()
+		if group = a.take(group); len(group) > n {
+			idle = -1
+		}
+	}
+	a.last = len(group)
+	return group
+}
+
+// take adds what is queued to a group.
+func (a *appends) take(group []*appendCall) []*appendCall {
 	for len(group) < appendBatch {
 		select {
 		case call, open := <-a.calls:
@@ -219,35 +239,26 @@ func (db *DB) sendTogether(group []*appendCall) ([]int64, error) {
 	}
 	defer conn.Release()
 	c := conn.Conn()
-	var streams []freehold.StreamID
-	known := map[freehold.StreamID]bool{}
-	for _, call := range group {
-		for _, w := range call.writes {
-			if !known[w.Stream] {
-				known[w.Stream] = true
-				streams = append(streams, w.Stream)
-			}
-		}
-	}
 	b := &pgx.Batch{}
 	var xid string
 	db.queueBegin(b)
 	b.Queue(`SELECT pg_current_xact_id()::text`).QueryRow(func(row pgx.Row) error { return row.Scan(&xid) })
-	versions := queueLocks(b, streams, true)
+	versions, stored := queueLocksTogether(b, group)
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		_, _ = c.Exec(context.WithoutCancel(ctx), `ROLLBACK`) // of no effect on a connection that is lost
 		return nil, err
 	}
-	written := map[freehold.StreamID]bool{}
 	var events []freehold.Recorded
 	for _, call := range group {
-		events = call.place(events, versions, written)
+		events = call.place(events, versions)
 	}
-	streams = streams[:0]
-	for s := range written {
-		streams = append(streams, s)
+	var streams []freehold.StreamID
+	for s, v := range versions {
+		if v != stored[s] {
+			streams = append(streams, s)
+		}
 	}
-	seqs, err := db.finish(c, streams, versions, events, nil)
+	seqs, err := db.finish(c, streams, versions, events, nil, true)
 	switch {
 	case err != nil && !definite(err):
 		return nil, &lostCommit{xid, c.PgConn().PID(), err}
@@ -257,9 +268,53 @@ func (db *DB) sendTogether(group []*appendCall) ([]int64, error) {
 	return seqs, err
 }
 
+// queueLocksTogether locks the streams of a group that no other transaction has locked.
+// versions are those of the streams, stored what their rows say: a stream that is new gets
+// a row with the version that it will have, if all that could be appended to it is.
+func queueLocksTogether(b *pgx.Batch, group []*appendCall) (versions, stored map[freehold.StreamID]freehold.Version) {
+	made := map[freehold.StreamID]freehold.Version{}
+	for _, call := range group {
+		for i, w := range call.writes {
+			v := made[w.Stream]
+			if w.Expect.Met(v) {
+				v += freehold.Version(len(call.drafts[i]))
+			}
+			made[w.Stream] = v
+		}
+	}
+	names, numbers := make([]string, 0, len(made)), make([]int64, 0, len(made))
+	for s, v := range made {
+		names, numbers = append(names, string(s)), append(numbers, int64(v))
+	}
+	versions, stored = make(map[freehold.StreamID]freehold.Version, len(made)), made
+	// A stream that somebody else makes at this moment is in neither part.
+	b.Queue(`WITH made AS (
+			INSERT INTO freehold.stream (name, version)
+			SELECT name, version FROM unnest($1::text[], $2::int8[]) AS g(name, version) ORDER BY name COLLATE "C"
+			ON CONFLICT DO NOTHING RETURNING name),
+		old AS (SELECT name, version FROM freehold.stream WHERE name = ANY($1::text[]) ORDER BY name FOR UPDATE SKIP LOCKED)
+		SELECT name, NULL FROM made UNION ALL SELECT name, version FROM old`, names, numbers).
+		Query(func(rows pgx.Rows) error {
+			defer rows.Close()
+			for rows.Next() {
+				var s freehold.StreamID
+				var old *int64
+				if err := rows.Scan((*string)(&s), &old); err != nil {
+					return err
+				}
+				versions[s] = 0
+				if old != nil {
+					versions[s], stored[s] = freehold.Version(*old), freehold.Version(*old)
+				}
+			}
+			return rows.Err()
+		})
+	return versions, stored
+}
+
 // place gives the call's events their versions and adds them to those of the
 // transaction, or sets its error to the conflict.
-func (call *appendCall) place(events []freehold.Recorded, versions map[freehold.StreamID]freehold.Version, written map[freehold.StreamID]bool) []freehold.Recorded {
+func (call *appendCall) place(events []freehold.Recorded, versions map[freehold.StreamID]freehold.Version) []freehold.Recorded {
 	was := make(map[freehold.StreamID]freehold.Version, len(call.writes))
 	begin := len(events)
 	for i, w := range call.writes {
@@ -287,9 +342,6 @@ func (call *appendCall) place(events []freehold.Recorded, versions map[freehold.
 			events = append(events, r)
 		}
 		versions[w.Stream] = v
-	}
-	for i := begin; i < len(events); i++ {
-		written[events[i].Stream] = true
 	}
 	call.last = -1
 	if len(events) > begin {

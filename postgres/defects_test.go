@@ -17,8 +17,9 @@ import (
 )
 
 // TestWritersSendNoNotification: NOTIFY takes a lock of the whole server at each
-// commit, so only the connections of sequencers send any. None gives positions here, and
-// the instance tells whoever does, once for many commits.
+// commit, so only the connections of sequencers send any. First none gives positions, and
+// the instance tells whoever does, once for many commits; then it gives them itself, and
+// tells of that.
 func TestWritersSendNoNotification(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
@@ -37,25 +38,29 @@ func TestWritersSendNoNotification(t *testing.T) {
 		t.Fatal(err)
 	}
 	const writes = 20
-	for n := range writes {
-		var err error
-		switch n % 3 {
-		case 0:
-			err = db.Do(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
-				return appending(happened("a-1", freehold.Any, n))(ctx, tx)
-			})
-		case 1:
-			err = pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
-				return db.Join(t.Context(), tx, appending(happened("a-1", freehold.Any, n)))
-			})
-		default:
-			_, answers := db.Together(t.Context(), happened("a-1", freehold.Any, n))
-			err = answers[0]
-		}
-		if err != nil {
-			t.Fatal(err)
+	write := func() {
+		t.Helper()
+		for n := range writes {
+			var err error
+			switch n % 3 {
+			case 0:
+				err = db.Do(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+					return appending(happened("a-1", freehold.Any, n))(ctx, tx)
+				})
+			case 1:
+				err = pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+					return db.Join(t.Context(), tx, appending(happened("a-1", freehold.Any, n)))
+				})
+			default:
+				_, answers := db.Together(t.Context(), happened("a-1", freehold.Any, n))
+				err = answers[0]
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
+	write()
 	// Notifications arrive in the order of commits: this one is behind those of writers.
 	if _, err := pool.Exec(t.Context(), `SELECT pg_notify('freehold', 'of the test')`); err != nil {
 		t.Fatal(err)
@@ -78,13 +83,15 @@ func TestWritersSendNoNotification(t *testing.T) {
 	}
 	release()
 	wantStamped(t, connect(t, url), writes)
-	for {
+	write()
+	for told := false; !told; {
 		n, err := listener.WaitForNotification(t.Context())
 		if err != nil {
 			t.Fatalf("the sequencer has not sent that it gave positions: %v", err)
 		}
-		if n.Payload == "" {
-			break
+		told = n.Payload != "due"
+		if n.PID != sequencer {
+			t.Errorf("a writer has sent %+v", n)
 		}
 	}
 }

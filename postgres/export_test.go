@@ -16,8 +16,8 @@ func (o *Options) OwnLock(n int) { o.hooks.lock = int64(n) << 8 }
 // Asleep keeps an instance's sequencer from looking for news of which nobody tells it.
 func (o *Options) Asleep() { o.hooks.asleep = true }
 
-// Passed calls fn behind each pass that has written something, on the sequencer's
-// goroutine.
+// Passed calls fn behind each pass that has written something, on the goroutine that made
+// it.
 func (o *Options) Passed(fn func(events int, took time.Duration)) { o.hooks.passed = fn }
 
 // Limited calls fn before the connection of a closure is closed that has taken too

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/internal/testdb"
 	"github.com/freehold-go/freehold/journal/journaltest"
@@ -56,21 +58,22 @@ func TestASequencerThatStandsStillIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := open(t, url)
-	write := func(db *postgres.DB, n int) {
-		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		token, err := db.Append(ctx, freehold.Write{Stream: "a-1", Expect: freehold.Any, Events: []freehold.Event{journaltest.Happened{N: n}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if at := token.Of("test"); len(at) != 1 || int(at[0].Position) != n {
-			t.Errorf("event %d has the positions %v", n, at)
-		}
+	err = pgx.BeginFunc(t.Context(), connect(t, url), func(tx pgx.Tx) error { // which gives no positions itself
+		return still.Join(t.Context(), tx, appending(happened("a-1", freehold.NoStream, 1)))
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	write(still, 1)
 	<-stands
-	write(other, 2)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	token, err := other.Append(ctx, happened("a-1", freehold.At(1), 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at := token.Of("test"); len(at) != 1 || at[0].Position != 2 {
+		t.Errorf("the other instance's event has the positions %v", at)
+	}
 	close(release)
 	if err := still.Close(); err != nil {
 		t.Error(err)

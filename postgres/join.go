@@ -185,7 +185,7 @@ func (j *joined) Append(ctx context.Context, s freehold.StreamID, expect freehol
 	v, locked := j.versions[s]
 	if !locked {
 		b := &pgx.Batch{}
-		versions := queueLocks(b, []freehold.StreamID{s}, false)
+		versions := queueLocks(b, []freehold.StreamID{s})
 		if err := j.tx.SendBatch(ctx, b).Close(); err != nil {
 			return 0, fmt.Errorf("lock stream %s: %w", s, err)
 		}

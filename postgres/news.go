@@ -7,13 +7,13 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// hint is what is notified of commits; passes notify nothing but that they were.
+// hint is what is notified of commits; passes notify whose they were.
 const hint = "due"
 
 // hear takes note of a notification, which may arrive with the answer to any statement.
 func (c *session) hear(own *pgconn.PgConn, n *pgconn.Notification) {
 	switch {
-	case n.PID == own.PID():
+	case n.PID == own.PID() || c.id != "" && n.Payload == c.id:
 	case n.Payload == hint:
 		c.told = c.told || c.holds // who follows can do nothing about it
 	default:
@@ -45,6 +45,26 @@ func (c *session) follow(ctx context.Context) error {
 	return c.refresh(whole)
 }
 
+// rest waits until there is something to do for who gives positions, and tells others of
+// passes that commits have carried: those notify nothing themselves, for that takes a lock
+// of the whole server until they are on disk.
+func (c *session) rest(ctx context.Context, pause time.Duration) error {
+	until := time.Now().Add(pause)
+	for {
+		if c.untold.Swap(false) {
+			if _, err := c.conn.Exec(context.WithoutCancel(ctx), `SELECT pg_notify('freehold', $1)`, c.id); err != nil {
+				return err
+			}
+		}
+		if err := c.wait(ctx, time.Until(until)); err != nil {
+			return err
+		}
+		if c.told || c.moved || !c.untold.Load() {
+			return nil
+		}
+	}
+}
+
 // polling is a pause before a look for what nobody has told.
 func (c *session) polling(pause time.Duration) time.Duration {
 	if c.s.db.opts.hooks.asleep {
@@ -74,7 +94,7 @@ func (c *session) wait(ctx context.Context, pause time.Duration) error {
 	}
 	lost := err != nil && ctx.Err() == nil
 	cancel()
-	if <-poked {
+	if <-poked && c.s.due.Swap(false) {
 		c.told = true
 	}
 	if lost {

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -27,17 +28,19 @@ const passSize = 4096
 // dueQuery selects what is visible and has no position. Everything that was visible
 // in the last pass's snapshot has one, so only what was not is looked at. Of a
 // transaction all events stand together, in the order of their numbers, and it
-// stands where its last number does: all that it had read had a lower one.
+// stands where its last number does: all that it had read had a lower one. What the
+// transaction of the pass itself has inserted it knows.
 func dueQuery(scope string) string {
 	place := `max(e.seq) OVER (PARTITION BY e.xid)`
 	if mutant.OrderBySeq {
 		place = `e.seq`
 	}
-	return `SELECT pg_current_snapshot()::text, ` + place + ` AS tx, e.seq,
+	return `SELECT ` + place + ` AS tx, e.seq,
 		e.stream, e.version, e.type, e.schema, e.time, e.id, e.internal, e.meta, e.payload, e.nonce
 	FROM freehold.event e
 	WHERE ` + scope + `
 		AND ($2::text IS NULL OR pg_visible_in_snapshot(e.xid, $2::text::pg_snapshot))
+		AND e.xid IS DISTINCT FROM pg_current_xact_id_if_assigned()
 		AND NOT EXISTS (SELECT FROM freehold.stamp s WHERE s.seq = e.seq)
 	ORDER BY tx FETCH FIRST $3 ROWS WITH TIES`
 }
@@ -82,98 +85,102 @@ type dueEvent struct {
 	r       freehold.Recorded
 }
 
-// pass gives positions to what was committed since the last one, and returns to
-// how many events.
-func (c *session) pass(ctx context.Context, where string) (n int, err error) {
-	begun := time.Now()
-	now, due, err := c.due(ctx, where)
-	if err != nil {
+// pass gives positions to what was committed since the last one. It is one transaction:
+// the session's own, or one that commits events besides. Whoever makes one has the turn.
+type pass struct {
+	c     *session
+	begun time.Time
+	now   string // a snapshot: all that is visible in it is due or has a position
+	due   []dueEvent
+
+	next   tick
+	events []freehold.Recorded
+}
+
+// run is a pass in a transaction of its own. It returns to how many events it gave
+// positions.
+func (c *session) run(ctx context.Context, where string) (n int, err error) {
+	p := &pass{c: c, begun: time.Now()}
+	b := &pgx.Batch{}
+	p.queueDue(b, where)
+	if err := c.conn.SendBatch(ctx, b).Close(); err != nil {
 		return 0, err
 	}
-	if len(due) == 0 && c.last.drain == nil && where != anywhere {
+	if len(p.due) == 0 && c.last.drain == nil && where != anywhere {
 		return 0, nil
 	}
-	next := c.last
-	next.pass++
-	switch whole := len(due) < passSize; {
-	case where == anywhere: // the base is what the caller says
-	case whole && next.drain != nil:
-		next.base, next.drain = *next.drain, nil
-	case whole:
-		next.base = now
-	case next.drain == nil:
-		next.drain = &now
-	}
-	next.head.Epoch = c.s.db.head.present()
-	if mutant.SnapshotInMemory {
-		c.s.planted = next.base
-	}
-	events := c.seal(due, &next.head)
-	b := &pgx.Batch{}
+	b = &pgx.Batch{}
 	b.Queue(`BEGIN`)
-	queueTick(b, next)
-	c.queueStamps(b, due, events)
-	b.Queue(`SELECT pg_notify('freehold', '')`)
+	p.queueStamps(b, where)
+	b.Queue(`SELECT pg_notify('freehold', $1)`, c.id)
 	b.Queue(`COMMIT`)
 	if err := c.conn.SendBatch(ctx, b).Close(); err != nil {
 		return 0, err
 	}
-	c.last = next
-	db := c.s.db
-	db.journal.Remember(events)
-	db.head.advance(next.head)
-	c.s.tell(due, events)
-	if passed := db.opts.hooks.passed; passed != nil {
-		passed(len(due), time.Since(begun))
-	}
-	return max(len(due), 1), nil // a pass that ends a drain has something behind it
+	p.committed()
+	return max(len(p.due), 1), nil // a pass that ends a drain has something behind it
 }
 
-// turn is a pass, or a look at what another sequencer did that was faster.
-func (c *session) turn(ctx context.Context, where string) (n int, err error) {
-	n, err = c.pass(ctx, where)
-	if !fenced(err) {
+// committed tells of a pass.
+func (p *pass) committed() {
+	p.c.last = p.next
+	db := p.c.s.db
+	db.journal.Remember(p.events)
+	db.head.advance(p.next.head)
+	p.c.s.tell(p.due, p.events)
+	if passed := db.opts.hooks.passed; passed != nil {
+		passed(len(p.due), time.Since(p.begun))
+	}
+}
+
+// pass takes the turn for a pass, or a look at what another sequencer did that was faster.
+func (c *session) pass(ctx context.Context, where string) (n int, err error) {
+	c.turn.Lock()
+	if !c.stale {
+		n, err = c.run(ctx, where)
+		c.stale = fenced(err)
+	}
+	stale := c.stale
+	c.turn.Unlock()
+	if !stale {
 		return n, err
 	}
 	if where != inDifference {
 		c.s.missed.Store(true)
 	}
-	if _, err := c.conn.Exec(ctx, `ROLLBACK`); err != nil {
-		return 0, err
+	if err != nil {
+		if _, err := c.conn.Exec(ctx, `ROLLBACK`); err != nil {
+			return 0, err
+		}
 	}
 	return 1, c.refresh(ctx)
 }
 
-// due reads what is visible and has no position, and the snapshot in which it is.
-func (c *session) due(ctx context.Context, where string) (now string, due []dueEvent, err error) {
-	rows, err := c.conn.Query(ctx, where, c.last.base, c.last.drain, passSize)
-	if err != nil {
-		return "", nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var e dueEvent
-		var micros int64
-		var meta *string
-		r := &e.r
-		err := rows.Scan(&now, &e.tx, &e.seq, (*string)(&r.Stream), (*int64)(&r.Version), &r.Type.Name, &r.Type.Version, &micros,
-			&r.ID, &r.Internal, &meta, &r.Raw, &r.Nonce)
-		if err != nil {
-			return "", nil, err
+// queueDue reads what is visible and has no position. The snapshot that becomes the next
+// base is taken before: what is committed between the two is due already, and is found to
+// have a position by the next pass.
+func (p *pass) queueDue(b *pgx.Batch, where string) {
+	b.Queue(`SELECT pg_current_snapshot()::text`).QueryRow(func(row pgx.Row) error { return row.Scan(&p.now) })
+	b.Queue(where, p.c.last.base, p.c.last.drain, passSize).Query(func(rows pgx.Rows) error {
+		defer rows.Close()
+		for rows.Next() {
+			var e dueEvent
+			var micros int64
+			var meta *string
+			r := &e.r
+			err := rows.Scan(&e.tx, &e.seq, (*string)(&r.Stream), (*int64)(&r.Version), &r.Type.Name, &r.Type.Version, &micros,
+				&r.ID, &r.Internal, &meta, &r.Raw, &r.Nonce)
+			if err != nil {
+				return err
+			}
+			r.Time = time.UnixMicro(micros).UTC()
+			if err := readMeta(meta, r); err != nil {
+				return err
+			}
+			p.due = append(p.due, e)
 		}
-		r.Time = time.UnixMicro(micros).UTC()
-		if err := readMeta(meta, r); err != nil {
-			return "", nil, err
-		}
-		due = append(due, e)
-	}
-	slices.SortFunc(due, func(a, b dueEvent) int {
-		if a.tx != b.tx {
-			return int(a.tx - b.tx)
-		}
-		return int(a.seq - b.seq)
+		return rows.Err()
 	})
-	return now, due, rows.Err()
 }
 
 // seal gives events their positions, digests and chain values.
@@ -199,16 +206,35 @@ func transactionOf(id string) string {
 	return tx
 }
 
-func (c *session) queueStamps(b *pgx.Batch, due []dueEvent, events []freehold.Recorded) {
-	n := len(due)
+// queueStamps gives what is due its positions.
+func (p *pass) queueStamps(b *pgx.Batch, where string) {
+	slices.SortFunc(p.due, func(a, b dueEvent) int { return cmp.Or(cmp.Compare(a.tx, b.tx), cmp.Compare(a.seq, b.seq)) })
+	p.next = p.c.last
+	p.next.pass++
+	switch whole := len(p.due) < passSize; {
+	case where == anywhere: // the base is what the caller says
+	case whole && p.next.drain != nil:
+		p.next.base, p.next.drain = *p.next.drain, nil
+	case whole:
+		p.next.base = p.now
+	case p.next.drain == nil:
+		p.next.drain = &p.now
+	}
+	p.next.head.Epoch = p.c.s.db.head.present()
+	if mutant.SnapshotInMemory {
+		p.c.s.planted = p.next.base
+	}
+	p.events = p.c.seal(p.due, &p.next.head)
+	queueTick(b, p.next)
+	n := len(p.due)
 	positions, seqs, last := make([]int64, n), make([]int64, n), make([]bool, n)
 	digests, chains := make([][]byte, n), make([][]byte, n)
-	for i := range events {
-		r := &events[i]
-		positions[i], seqs[i], last[i] = int64(r.At.Position), due[i].seq, r.Last
+	for i := range p.events {
+		r := &p.events[i]
+		positions[i], seqs[i], last[i] = int64(r.At.Position), p.due[i].seq, r.Last
 		digests[i], chains[i] = r.Digest[:], r.At.Chain[:]
 	}
 	b.Queue(`INSERT INTO freehold.stamp (position, seq, incarnation, last, digest, chain)
 		SELECT position, seq, $3, last, digest, chain FROM unnest($1::int8[], $2::int8[], $4::bool[], $5::bytea[], $6::bytea[]) AS s(position, seq, last, digest, chain)`,
-		positions, seqs, c.incarnation, last, digests, chains)
+		positions, seqs, p.c.incarnation, last, digests, chains)
 }

@@ -14,10 +14,7 @@ import (
 func (s *sequencer) token(seq int64) (freehold.Token, error) {
 	there := make(chan freehold.Mark, 1)
 	s.mu.Lock()
-	at, known := s.young[seq]
-	if !known {
-		at, known = s.old[seq]
-	}
+	at, known := s.place(seq)
 	if !known {
 		s.waiting[seq] = append(s.waiting[seq], there)
 	}
@@ -31,6 +28,25 @@ func (s *sequencer) token(seq int64) (freehold.Token, error) {
 		return freehold.Token{}, fmt.Errorf("postgres: %s: the server was replaced before the events had a position: %w", s.db.name, freehold.ErrUnknown)
 	}
 	return freehold.NewToken(at), nil
+}
+
+// place is that of an event whose place was given a moment ago. It is called with mu
+// held.
+func (s *sequencer) place(seq int64) (at freehold.Mark, known bool) {
+	if at, known = s.young[seq]; !known {
+		at, known = s.old[seq]
+	}
+	return at, known
+}
+
+// committed wakes the sequencer for an event, unless its commit has carried a pass.
+func (s *sequencer) committed(seq int64) {
+	s.mu.Lock()
+	_, known := s.place(seq)
+	s.mu.Unlock()
+	if !known {
+		s.wake()
+	}
 }
 
 // stamped tells who waits for an event that it has its position. It is called with

@@ -21,7 +21,8 @@ import (
 type sequencer struct {
 	db     *DB
 	config *pgx.ConnConfig
-	poke   chan struct{} // somebody has committed
+	poke   chan struct{} // due or untold is set
+	due    atomic.Bool   // somebody has committed
 	cancel context.CancelFunc
 	done   chan struct{}
 
@@ -36,6 +37,8 @@ type sequencer struct {
 	checked time.Time   // when it was last looked for events that a pass has missed
 	missed  atomic.Bool // there are such events
 	checks  sync.WaitGroup
+
+	carrier atomic.Pointer[session] // whose passes commits may carry, if this is the sequencer
 
 	knew     freehold.Mark   // the head as the last connection knew it
 	cluster  string          // whose databases these are, since the first connection
@@ -109,6 +112,9 @@ func (s *sequencer) run(ctx context.Context, c *session) {
 	for {
 		if c != nil {
 			err := c.work(ctx)
+			c.turn.Lock() // whoever carries a pass is done with it
+			s.carrier.Store(nil)
+			c.turn.Unlock()
 			c.close()
 			if c.last.head.Position > 0 {
 				s.knew = c.last.head
@@ -142,8 +148,13 @@ func fenced(err error) bool {
 	return errors.As(err, &pg) && pg.Code == "23505" && (pg.TableName == "tick" || pg.TableName == "incarnation")
 }
 
-// wake says that there is something to do.
+// wake says that somebody has committed.
 func (s *sequencer) wake() {
+	s.due.Store(true)
+	s.nudge()
+}
+
+func (s *sequencer) nudge() {
 	select {
 	case s.poke <- struct{}{}:
 	default:
@@ -154,12 +165,16 @@ func (s *sequencer) wake() {
 type session struct {
 	s           *sequencer
 	conn        *pgx.Conn
-	holds       bool // the lock
+	holds       bool       // the lock
+	turn        sync.Mutex // of who makes a pass: guards last and stale, and what a pass tells
 	last        tick
+	stale       bool // there may be a tick behind last
 	incarnation int
 	id          string
 	looked      time.Time // when the head was last read
 	newest      string    // the newest opening then
+
+	untold atomic.Bool // a commit has carried a pass, of which others do not know
 
 	moved  bool      // another sequencer has given positions
 	told   bool      // somebody has committed, or will soon
@@ -196,7 +211,7 @@ func (c *session) open(ctx context.Context) error {
 }
 
 func (c *session) read(ctx context.Context) error {
-	c.last, c.looked, c.moved = tick{head: freehold.Mark{Source: c.s.db.name}}, time.Now(), false
+	c.last, c.stale, c.looked, c.moved = tick{head: freehold.Mark{Source: c.s.db.name}}, false, time.Now(), false
 	var chain []byte
 	err := c.conn.QueryRow(ctx, `SELECT pass, base::text, drain::text, position, chain,
 			(SELECT epoch FROM freehold.journal), coalesce((SELECT id FROM freehold.incarnation ORDER BY number DESC LIMIT 1), '')
@@ -241,7 +256,11 @@ func (c *session) tryLock(ctx context.Context) error {
 	}
 	c.last, c.holds = next, true
 	c.s.openings[c.id] = true
-	return c.rebase(ctx)
+	if err := c.rebase(ctx); err != nil {
+		return err
+	}
+	c.s.carrier.Store(c)
+	return nil
 }
 
 // rebase makes the snapshots of the ticks those of this cluster, if they are
@@ -273,7 +292,10 @@ func (c *session) rebase(ctx context.Context) error {
 
 // refresh reads how far the journal reaches, and tells who waits.
 func (c *session) refresh(ctx context.Context) error {
-	if err := c.read(ctx); err != nil {
+	c.turn.Lock()
+	err := c.read(ctx)
+	c.turn.Unlock()
+	if err != nil {
 		return err
 	}
 	c.s.openings[c.newest] = true
@@ -331,7 +353,7 @@ func (c *session) work(ctx context.Context) error {
 			where = inRecent
 		}
 		c.told = false
-		n, err := c.turn(whole, where)
+		n, err := c.pass(whole, where)
 		if err != nil {
 			if where == inRecent {
 				c.s.missed.Store(true) // the next session looks
@@ -353,7 +375,7 @@ func (c *session) work(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := c.wait(ctx, c.polling(idle)); err != nil {
+		if err := c.rest(ctx, c.polling(idle)); err != nil {
 			return err
 		}
 		if idle = min(2*idle, mostIdle); c.told {
@@ -364,7 +386,7 @@ func (c *session) work(ctx context.Context) error {
 		return nil
 	}
 	for {
-		if n, err := c.turn(whole, inDifference); n == 0 || err != nil {
+		if n, err := c.pass(whole, inDifference); n == 0 || err != nil {
 			return err
 		}
 	}

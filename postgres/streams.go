@@ -40,25 +40,21 @@ func (a *appended) add(s freehold.StreamID, expect freehold.Expect, v freehold.V
 
 // lockStreams locks the rows of streams until the end of the transaction, in the
 // order of their names, and returns their versions. Streams that do not exist get a
-// row. With skip, those that another transaction has locked are left out.
-func lockStreams(ctx context.Context, c *pgx.Conn, streams []freehold.StreamID, skip bool) (map[freehold.StreamID]freehold.Version, error) {
+// row.
+func lockStreams(ctx context.Context, c *pgx.Conn, streams []freehold.StreamID) (map[freehold.StreamID]freehold.Version, error) {
 	b := &pgx.Batch{}
-	versions := queueLocks(b, streams, skip)
+	versions := queueLocks(b, streams)
 	return versions, c.SendBatch(ctx, b).Close()
 }
 
-func queueLocks(b *pgx.Batch, streams []freehold.StreamID, skip bool) map[freehold.StreamID]freehold.Version {
+func queueLocks(b *pgx.Batch, streams []freehold.StreamID) map[freehold.StreamID]freehold.Version {
 	names := make([]string, len(streams))
 	for i, s := range streams {
 		names[i] = string(s)
 	}
 	versions := make(map[freehold.StreamID]freehold.Version, len(streams))
 	b.Queue(`INSERT INTO freehold.stream (name, version) SELECT n, 0 FROM unnest($1::text[]) n ORDER BY n COLLATE "C" ON CONFLICT DO NOTHING`, names)
-	query := `SELECT name, version FROM freehold.stream WHERE name = ANY($1::text[]) ORDER BY name FOR UPDATE`
-	if skip {
-		query += ` SKIP LOCKED`
-	}
-	b.Queue(query, names).Query(func(rows pgx.Rows) error {
+	b.Queue(`SELECT name, version FROM freehold.stream WHERE name = ANY($1::text[]) ORDER BY name FOR UPDATE`, names).Query(func(rows pgx.Rows) error {
 		defer rows.Close()
 		for rows.Next() {
 			var s freehold.StreamID

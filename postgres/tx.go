@@ -167,7 +167,7 @@ func (tx *transaction) Append(ctx context.Context, s freehold.StreamID, expect f
 	v, locked := tx.versions[s]
 	if !locked {
 		err := native(tx.conn, func(c *pgx.Conn) error {
-			versions, err := lockStreams(tx.ctx, c, []freehold.StreamID{s}, false)
+			versions, err := lockStreams(tx.ctx, c, []freehold.StreamID{s})
 			v = versions[s]
 			return err
 		})

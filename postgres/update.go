@@ -50,7 +50,7 @@ func (db *DB) Do(ctx context.Context, fn func(ctx context.Context, tx sqldb.Tx) 
 	defer leave()
 	seqs, err := db.update(ctx, fn)
 	if len(seqs) > 0 {
-		db.seq.wake()
+		db.seq.committed(seqs[len(seqs)-1])
 	}
 	return err
 }
@@ -66,7 +66,7 @@ func (db *DB) update(ctx context.Context, fn func(ctx context.Context, tx sqldb.
 	}
 	waiting := ctx // the caller may go only while nothing has been started
 	for run := 1; ; run++ {
-		seqs, err := db.run(waiting, ctx, fn)
+		seqs, err := db.run(waiting, ctx, fn, run == 1)
 		if lost := (*lostCommit)(nil); errors.As(err, &lost) {
 			seqs, err = db.settle(lost)
 		}
@@ -81,6 +81,9 @@ func (db *DB) update(ctx context.Context, fn func(ctx context.Context, tx sqldb.
 // lostRace reports whether PostgreSQL ended a transaction that may succeed when it
 // is run again.
 func lostRace(err error) bool {
+	if errors.Is(err, errCarried) {
+		return true
+	}
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
 		return false
@@ -95,8 +98,8 @@ func lostRace(err error) bool {
 }
 
 // run runs the closure once and commits. It returns the numbers that its events
-// drew. Its connection is free again when it returns.
-func (db *DB) run(waiting, ctx context.Context, fn func(ctx context.Context, tx sqldb.Tx) error) (seqs []int64, err error) {
+// drew. Its connection is free again when it returns. The commit may carry a pass.
+func (db *DB) run(waiting, ctx context.Context, fn func(ctx context.Context, tx sqldb.Tx) error, carries bool) (seqs []int64, err error) {
 	conn, err := db.sql.Conn(waiting)
 	if err != nil {
 		return nil, db.unreached(waiting, err)
@@ -126,7 +129,7 @@ func (db *DB) run(waiting, ctx context.Context, fn func(ctx context.Context, tx 
 		return nil, err
 	}
 	tx.end()
-	seqs, err = db.commit(tx)
+	seqs, err = db.commit(tx, carries)
 	committed = err == nil
 	return seqs, err
 }
@@ -194,7 +197,7 @@ func (db *DB) rollback(conn *sql.Conn) {
 }
 
 // commit inserts the events of a closure and commits.
-func (db *DB) commit(tx *transaction) (seqs []int64, err error) {
+func (db *DB) commit(tx *transaction, carries bool) (seqs []int64, err error) {
 	err = native(tx.conn, func(c *pgx.Conn) error {
 		if c.PgConn().IsBusy() {
 			return errRows
@@ -206,7 +209,7 @@ func (db *DB) commit(tx *transaction) (seqs []int64, err error) {
 		for s := range tx.written {
 			streams = append(streams, s)
 		}
-		seqs, err = db.finish(c, streams, tx.versions, tx.events, tx.kept)
+		seqs, err = db.finish(c, streams, tx.versions, tx.events, tx.kept, carries)
 		if err != nil && !definite(err) {
 			err = &lostCommit{tx.xid, tx.pid, err}
 		}
@@ -226,22 +229,31 @@ func (l *lostCommit) Error() string { return "connection lost: " + l.err.Error()
 func (l *lostCommit) Unwrap() error { return l.err }
 
 // finish is the end of every writing transaction: what followers keep, versions, events,
-// COMMIT, in one round trip. It returns the numbers that the events drew.
-func (db *DB) finish(c *pgx.Conn, streams []freehold.StreamID, versions map[freehold.StreamID]freehold.Version, events []freehold.Recorded, kept map[keptKey]keptValue) (seqs []int64, err error) {
+// a pass if it carries one, COMMIT. streams are those whose rows do not say their
+// versions yet. It returns the numbers that the events drew.
+func (db *DB) finish(c *pgx.Conn, streams []freehold.StreamID, versions map[freehold.StreamID]freehold.Version, events []freehold.Recorded, kept map[keptKey]keptValue, carries bool) (seqs []int64, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
 	b := &pgx.Batch{}
 	queueKept(b, kept)
-	if len(events) > 0 {
+	if len(streams) > 0 {
 		queueVersions(b, streams, versions)
+	}
+	if len(events) > 0 {
 		queueEvents(b, events, &seqs)
 	}
 	fail := db.failCommits.Add(-1) >= 0
+	if carries && !fail && len(events) > 0 {
+		if turn := db.seq.tryCarry(); turn != nil {
+			err = turn.carry(ctx, c, b, events, &seqs)
+			return seqs, err
+		}
+	}
 	if fail {
 		b.Queue(`ROLLBACK`)
 	} else {
 		b.Queue(`COMMIT`)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
 	err = c.SendBatch(ctx, b).Close()
 	if err == nil && fail && !mutant.AckBeforeCommit {
 		err = errCommit

@@ -34,7 +34,7 @@ func (tx *transaction) Warm(_ context.Context, h follow.Hints) error {
 	})
 	var versions map[freehold.StreamID]freehold.Version
 	if len(streams) > 0 {
-		versions = queueLocks(b, streams, false)
+		versions = queueLocks(b, streams)
 	}
 	for space, keys := range h.Kept {
 		keys = slices.DeleteFunc(unique(keys), func(key string) bool {

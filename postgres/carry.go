@@ -1,0 +1,85 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/mutant"
+)
+
+// A transaction that commits events carries a pass with it, if no other one is being
+// made: then its events, and all that were committed before, have their positions as soon
+// as they are there, and one sync of the disk does for both. If another one is being made
+// it commits without, and the next pass gives its events their positions.
+//
+// For the order of positions it is as if the transaction had been committed in the
+// snapshot of its pass. Its own events are due as well; it has drawn its last number behind all that it has read; and nobody
+// who is not due yet can have been read by it, nor have read it. The pass is the last
+// thing that it does: it has its locks, so that a pass waits for nobody but the tick of
+// another sequencer, by which one of the two is undone.
+
+// carryPatience is for how long a commit waits for the tables of passes at most, which
+// somebody may have locked.
+const carryPatience = "50ms"
+
+// errCarried is the error of a commit that failed with the pass that it carried: it is
+// run again without one.
+var errCarried = errors.New("postgres: nothing was written: the commit carried a pass that failed")
+
+// tryCarry takes the turn for the pass of a commit of events. It returns nil if another
+// pass has it, or the journal is not in a state for one.
+func (s *sequencer) tryCarry() *session {
+	c := s.carrier.Load()
+	if c == nil || !c.turn.TryLock() {
+		return nil
+	}
+	if s.carrier.Load() != c || c.stale || c.last.drain != nil {
+		c.turn.Unlock()
+		return nil
+	}
+	return c
+}
+
+// carry sends what a transaction ends with, which inserts events and returns the numbers
+// that they drew, and commits it with a pass. It gives the turn back.
+func (c *session) carry(ctx context.Context, conn *pgx.Conn, b *pgx.Batch, events []freehold.Recorded, seqs *[]int64) error {
+	defer c.turn.Unlock()
+	p := &pass{c: c, begun: time.Now()}
+	p.queueDue(b, inDifference)
+	b.Queue(`SELECT set_config('lock_timeout', $1, true)`, carryPatience)
+	if err := conn.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	if others := len(p.due); others < passSize || mutant.OvertakeDrain { // or else its own have to wait, too
+		for i, seq := range *seqs {
+			place := (*seqs)[len(*seqs)-1]
+			if mutant.OrderBySeq {
+				place = seq
+			}
+			p.due = append(p.due, dueEvent{place, seq, events[i]})
+		}
+	}
+	b = &pgx.Batch{}
+	p.queueStamps(b, inDifference)
+	b.Queue(`COMMIT`)
+	if err := conn.SendBatch(ctx, b).Close(); err != nil {
+		c.stale = true // the session finds out which tick is the last
+		c.s.wake()
+		if definite(err) {
+			err = fmt.Errorf("%w: %w", errCarried, err)
+		}
+		return err
+	}
+	p.committed()
+	c.untold.Store(true)
+	if c.last.drain != nil {
+		c.s.due.Store(true)
+	}
+	c.s.nudge()
+	return nil
+}
