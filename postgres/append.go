@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"maps"
 	"runtime"
 	"sync"
 	"time"
@@ -243,22 +244,15 @@ func (db *DB) sendTogether(group []*appendCall) ([]int64, error) {
 	var xid string
 	db.queueBegin(b)
 	b.Queue(`SELECT pg_current_xact_id()::text`).QueryRow(func(row pgx.Row) error { return row.Scan(&xid) })
-	versions, stored := queueLocksTogether(b, group)
+	a := queueLocksTogether(b, group)
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		_, _ = c.Exec(context.WithoutCancel(ctx), `ROLLBACK`) // of no effect on a connection that is lost
 		return nil, err
 	}
-	var events []freehold.Recorded
 	for _, call := range group {
-		events = call.place(events, versions)
+		call.place(a)
 	}
-	var streams []freehold.StreamID
-	for s, v := range versions {
-		if v != stored[s] {
-			streams = append(streams, s)
-		}
-	}
-	seqs, err := db.finish(c, streams, versions, events, nil, true)
+	seqs, err := db.finish(c, a, nil, true)
 	switch {
 	case err != nil && !definite(err):
 		return nil, &lostCommit{xid, c.PgConn().PID(), err}
@@ -268,25 +262,24 @@ func (db *DB) sendTogether(group []*appendCall) ([]int64, error) {
 	return seqs, err
 }
 
-// queueLocksTogether locks the streams of a group that no other transaction has locked.
-// versions are those of the streams, stored what their rows say: a stream that is new gets
-// a row with the version that it will have, if all that could be appended to it is.
-func queueLocksTogether(b *pgx.Batch, group []*appendCall) (versions, stored map[freehold.StreamID]freehold.Version) {
-	made := map[freehold.StreamID]freehold.Version{}
+// queueLocksTogether locks the streams of a group that no other transaction has locked. A
+// stream that is new gets a row with the version that it will have, if all that could be
+// appended to it is.
+func queueLocksTogether(b *pgx.Batch, group []*appendCall) *appended {
+	a := nothingAppended()
 	for _, call := range group {
 		for i, w := range call.writes {
-			v := made[w.Stream]
+			v := a.stored[w.Stream]
 			if w.Expect.Met(v) {
 				v += freehold.Version(len(call.drafts[i]))
 			}
-			made[w.Stream] = v
+			a.stored[w.Stream] = v
 		}
 	}
-	names, numbers := make([]string, 0, len(made)), make([]int64, 0, len(made))
-	for s, v := range made {
+	names, numbers := make([]string, 0, len(a.stored)), make([]int64, 0, len(a.stored))
+	for s, v := range a.stored {
 		names, numbers = append(names, string(s)), append(numbers, int64(v))
 	}
-	versions, stored = make(map[freehold.StreamID]freehold.Version, len(made)), made
 	// A stream that somebody else makes at this moment is in neither part.
 	b.Queue(`WITH made AS (
 			INSERT INTO freehold.stream (name, version)
@@ -302,50 +295,43 @@ func queueLocksTogether(b *pgx.Batch, group []*appendCall) (versions, stored map
 				if err := rows.Scan((*string)(&s), &old); err != nil {
 					return err
 				}
-				versions[s] = 0
 				if old != nil {
-					versions[s], stored[s] = freehold.Version(*old), freehold.Version(*old)
+					a.locked(s, freehold.Version(*old))
+				} else {
+					a.versions[s] = 0
 				}
 			}
 			return rows.Err()
 		})
-	return versions, stored
+	return &a
 }
 
 // place gives the call's events their versions and adds them to those of the
 // transaction, or sets its error to the conflict.
-func (call *appendCall) place(events []freehold.Recorded, versions map[freehold.StreamID]freehold.Version) []freehold.Recorded {
+func (call *appendCall) place(a *appended) {
 	was := make(map[freehold.StreamID]freehold.Version, len(call.writes))
-	begin := len(events)
+	begin := len(a.events)
 	for i, w := range call.writes {
-		v, locked := versions[w.Stream]
+		v, locked := a.versions[w.Stream]
+		if _, there := was[w.Stream]; locked && !there {
+			was[w.Stream] = v
+		}
 		if !locked {
 			call.alone = true
-		} else if !w.Expect.Met(v) {
-			call.err = &freehold.Conflict{Stream: w.Stream, Expected: w.Expect, Actual: v}
+		} else if _, err := a.add(w.Stream, w.Expect, v, call.drafts[i]); err != nil {
+			call.err = err
 			if mutant.AnswerBeforeCommit {
 				call.done <- outcome{err: call.err}
 			}
 		}
 		if call.alone || call.err != nil {
-			for s, v := range was {
-				versions[s] = v
-			}
-			return events[:begin]
+			maps.Copy(a.versions, was)
+			a.events = a.events[:begin]
+			return
 		}
-		if _, there := was[w.Stream]; !there {
-			was[w.Stream] = v
-		}
-		for _, r := range call.drafts[i] {
-			v++
-			r.Stream, r.Version = w.Stream, v
-			events = append(events, r)
-		}
-		versions[w.Stream] = v
 	}
 	call.last = -1
-	if len(events) > begin {
-		call.last = len(events) - 1
+	if len(a.events) > begin {
+		call.last = len(a.events) - 1
 	}
-	return events
 }

@@ -141,12 +141,8 @@ func (j *joined) undo(ctx context.Context) error {
 func (j *joined) insert(ctx context.Context) error {
 	b := &pgx.Batch{}
 	if len(j.events) > 0 {
-		var streams []freehold.StreamID
-		for s := range j.written {
-			streams = append(streams, s)
-		}
 		var seqs []int64
-		queueVersions(b, streams, j.versions)
+		queueVersions(b, j.stale(), j.versions)
 		queueEvents(b, j.events, &seqs)
 	}
 	b.Queue(`RELEASE SAVEPOINT freehold`)
@@ -192,7 +188,7 @@ func (j *joined) Append(ctx context.Context, s freehold.StreamID, expect freehol
 		if v, locked = versions[s]; !locked {
 			return 0, fmt.Errorf("stream %s is younger than the transaction's snapshot: run the transaction again", s)
 		}
-		j.versions[s] = v
+		j.locked(s, v)
 	}
 	return j.add(s, expect, v, drafts)
 }

@@ -13,12 +13,26 @@ import (
 // appended is what a transaction appends: it is inserted at its end.
 type appended struct {
 	versions map[freehold.StreamID]freehold.Version // of the streams that it has locked, with its own events
+	stored   map[freehold.StreamID]freehold.Version // what their rows say
 	written  map[freehold.StreamID]bool
 	events   []freehold.Recorded
 }
 
 func nothingAppended() appended {
-	return appended{versions: map[freehold.StreamID]freehold.Version{}, written: map[freehold.StreamID]bool{}}
+	return appended{versions: map[freehold.StreamID]freehold.Version{}, stored: map[freehold.StreamID]freehold.Version{}, written: map[freehold.StreamID]bool{}}
+}
+
+// locked takes note of a stream that is locked, and of the version that its row says.
+func (a *appended) locked(s freehold.StreamID, v freehold.Version) { a.versions[s], a.stored[s] = v, v }
+
+// stale are the streams whose rows do not say their versions.
+func (a *appended) stale() (streams []freehold.StreamID) {
+	for s, v := range a.versions {
+		if v != a.stored[s] {
+			streams = append(streams, s)
+		}
+	}
+	return streams
 }
 
 // add appends to a stream that is locked and at version v.
@@ -38,15 +52,23 @@ func (a *appended) add(s freehold.StreamID, expect freehold.Expect, v freehold.V
 	return v, nil
 }
 
-// lockStreams locks the rows of streams until the end of the transaction, in the
-// order of their names, and returns their versions. Streams that do not exist get a
-// row.
-func lockStreams(ctx context.Context, c *pgx.Conn, streams []freehold.StreamID) (map[freehold.StreamID]freehold.Version, error) {
-	b := &pgx.Batch{}
-	versions := queueLocks(b, streams)
-	return versions, c.SendBatch(ctx, b).Close()
+// lockStream locks the row of one stream until the end of the transaction, and returns the
+// stream's version. The row says already that n events more are there: in most transactions
+// it is then not touched again.
+func (a *appended) lockStream(ctx context.Context, c *pgx.Conn, s freehold.StreamID, n int) (v freehold.Version, err error) {
+	err = c.QueryRow(ctx, `INSERT INTO freehold.stream AS s (name, version) VALUES ($1, $2)
+		ON CONFLICT (name) DO UPDATE SET version = s.version + $2 RETURNING version`, string(s), n).Scan((*int64)(&v))
+	if err != nil {
+		return 0, err
+	}
+	a.stored[s], v = v, v-freehold.Version(n)
+	a.versions[s] = v
+	return v, nil
 }
 
+// queueLocks locks the rows of streams until the end of the transaction, in the
+// order of their names, and returns their versions. Streams that do not exist get a
+// row.
 func queueLocks(b *pgx.Batch, streams []freehold.StreamID) map[freehold.StreamID]freehold.Version {
 	names := make([]string, len(streams))
 	for i, s := range streams {

@@ -166,15 +166,13 @@ func (tx *transaction) Append(ctx context.Context, s freehold.StreamID, expect f
 	}
 	v, locked := tx.versions[s]
 	if !locked {
-		err := native(tx.conn, func(c *pgx.Conn) error {
-			versions, err := lockStreams(tx.ctx, c, []freehold.StreamID{s})
-			v = versions[s]
+		err := native(tx.conn, func(c *pgx.Conn) (err error) {
+			v, err = tx.lockStream(tx.ctx, c, s, len(drafts))
 			return err
 		})
 		if err != nil {
 			return 0, fmt.Errorf("lock stream %s: %w", s, err)
 		}
-		tx.versions[s] = v
 	}
 	return tx.add(s, expect, v, drafts)
 }

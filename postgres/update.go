@@ -205,11 +205,7 @@ func (db *DB) commit(tx *transaction, carries bool) (seqs []int64, err error) {
 		if status := c.PgConn().TxStatus(); status != 'T' {
 			return errStatement
 		}
-		var streams []freehold.StreamID
-		for s := range tx.written {
-			streams = append(streams, s)
-		}
-		seqs, err = db.finish(c, streams, tx.versions, tx.events, tx.kept, carries)
+		seqs, err = db.finish(c, &tx.appended, tx.kept, carries)
 		if err != nil && !definite(err) {
 			err = &lostCommit{tx.xid, tx.pid, err}
 		}
@@ -229,23 +225,22 @@ func (l *lostCommit) Error() string { return "connection lost: " + l.err.Error()
 func (l *lostCommit) Unwrap() error { return l.err }
 
 // finish is the end of every writing transaction: what followers keep, versions, events,
-// a pass if it carries one, COMMIT. streams are those whose rows do not say their
-// versions yet. It returns the numbers that the events drew.
-func (db *DB) finish(c *pgx.Conn, streams []freehold.StreamID, versions map[freehold.StreamID]freehold.Version, events []freehold.Recorded, kept map[keptKey]keptValue, carries bool) (seqs []int64, err error) {
+// a pass if it carries one, COMMIT. It returns the numbers that the events drew.
+func (db *DB) finish(c *pgx.Conn, a *appended, kept map[keptKey]keptValue, carries bool) (seqs []int64, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	b := &pgx.Batch{}
 	queueKept(b, kept)
-	if len(streams) > 0 {
-		queueVersions(b, streams, versions)
+	if stale := a.stale(); len(stale) > 0 {
+		queueVersions(b, stale, a.versions)
 	}
-	if len(events) > 0 {
-		queueEvents(b, events, &seqs)
+	if len(a.events) > 0 {
+		queueEvents(b, a.events, &seqs)
 	}
 	fail := db.failCommits.Add(-1) >= 0
-	if carries && !fail && len(events) > 0 {
+	if carries && !fail && len(a.events) > 0 {
 		if turn := db.seq.tryCarry(); turn != nil {
-			err = turn.carry(ctx, c, b, events, &seqs)
+			err = turn.carry(ctx, c, b, a.events, &seqs)
 			return seqs, err
 		}
 	}

@@ -67,7 +67,7 @@ func (tx *transaction) Warm(_ context.Context, h follow.Hints) error {
 		return fmt.Errorf("fetch what a batch will use: %w", err)
 	}
 	for s, v := range versions {
-		tx.versions[s] = v
+		tx.locked(s, v)
 	}
 	return tx.warmStreams(slices.DeleteFunc(unique(h.Reads), func(s freehold.StreamID) bool {
 		_, locked := versions[s]
