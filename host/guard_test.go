@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"testing"
 
+	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
 	"github.com/freehold-go/freehold/host"
+	"github.com/freehold-go/freehold/journal"
 )
 
 // A command that does not wait is not taken as long as the consumer has not told where
@@ -49,4 +52,46 @@ func TestNoCommandIsTakenBeforeConsumersWereAsked(t *testing.T) {
 	}
 	close(tell)
 	until(t, func() bool { place(); return taken == 1 }, "a command is taken")
+}
+
+// A service that takes commands is told that its database went back in time. No command
+// passes any more from the proof on, so that none is answered with a token of the epoch
+// that is about to end.
+func TestNoCommandPassesBetweenTheProofOfAForkAndItsRecord(t *testing.T) {
+	t.Parallel()
+	c := &witness{missing: 1, gathered: make(chan struct{})}
+	c.stands(follow.Seen{})
+	consumer := httptest.NewServer(c)
+	t.Cleanup(consumer.Close)
+	db := onMemory(t).open()
+	h, err := host.New("order", db.Journal(), &host.Options{Token: token, Consumers: []string{consumer.URL}, Log: silent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.AskWithin(wait)
+	h.Own(db)
+	takeOrders(h, db)
+	between := make(chan int, 1)
+	h.Proved(func() {
+		w := httptest.NewRecorder()
+		h.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/place?n=2", nil))
+		between <- w.Code
+	})
+	if p := run(t, h, db); !p.takes(t, 1) {
+		t.Fatal("a command is refused while nobody is ahead")
+	}
+	_, head, err := db.Journal().Bounds(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := freehold.Mark{Source: "order", Epoch: head.Epoch, Position: 7, Chain: head.Chain}
+	c.stands(follow.Seen{Mark: lost, Incarnations: []string{journal.NewEpoch()}})
+	q := url.Values{"after": {"7"}, "chain": {lost.Chain.String()}, "limit": {"1"}}
+	if status := operator(t, http.MethodGet, h.Addr(), "/feed", q, nil); status != http.StatusConflict {
+		t.Fatalf("a reader of another history gets %d", status)
+	}
+	if status := <-between; status != http.StatusServiceUnavailable {
+		t.Errorf("a command gets %d between the proof of a fork and its record", status)
+	}
+	refused(t, h.Addr(), 3, "stopped by a fork", "freehold adopt")
 }
