@@ -11,8 +11,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/etcd"
@@ -206,6 +209,51 @@ func TestAFollowerThatIsGoneIsNamedAndRetired(t *testing.T) {
 		st := f.Status(ctx)[0]
 		return st.State == follow.Diverged && strings.Contains(st.Error, "events 4 to 10 of test were cut"), st
 	})
+}
+
+// TestLookingAtMarksAsksTheMembersAFewTimes counts the requests that it takes to see who
+// needs which events, when all that this process had read is out of date: they are as
+// many for a dozen followers as for two.
+func TestLookingAtMarksAsksTheMembersAFewTimes(t *testing.T) {
+	t.Parallel()
+	ctx, url := patient(t), testdb.Etcd(t)
+	var asked atomic.Int64
+	var count grpc.UnaryClientInterceptor = func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		asked.Add(1)
+		return invoke(ctx, method, req, reply, cc, opts...)
+	}
+	db, err := etcd.Open(ctx, url, "test", journaltest.Types(t), etcd.Options{Log: quiet}.Through(count, time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	other, known := open(t, url), 0
+	requests := func(followers int) int64 {
+		t.Helper()
+		_, err := other.Update(ctx, func(ctx context.Context, tx kv.Tx) error {
+			for ; known < followers; known++ {
+				to := freehold.Mark{Source: "test", Position: freehold.Position(known + 1)}
+				if err := other.Keeper(tx).Move(ctx, "f"+strconv.Itoa(known), freehold.Mark{Source: "test"}, to); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := db.Journal().Fresh(ctx); err != nil {
+			t.Fatal(err)
+		}
+		before := asked.Load()
+		if all, err := db.Journal().Consumers(ctx); err != nil || len(all) != followers {
+			t.Fatalf("%d followers, %v, want %d", len(all), err, followers)
+		}
+		return asked.Load() - before
+	}
+	if two, dozen := requests(2), requests(12); dozen != two {
+		t.Errorf("%d requests for a dozen followers, %d for two", dozen, two)
+	}
 }
 
 // late is a broker that holds what stands behind a place, and delivers it to everybody.

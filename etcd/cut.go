@@ -137,18 +137,19 @@ func (db *DB) cuttable(ctx context.Context, h head, retain time.Duration) (to fr
 func (db *DB) lowest(ctx context.Context, tx kv.Tx) (lowest *follow.Place, err error) {
 	k := db.Keeper(tx)
 	all, err := follow.Places(ctx, k, db.name)
+	if err != nil {
+		return nil, err
+	}
+	gone, err := retired(ctx, k)
+	if err != nil {
+		return nil, err
+	}
 	for i, p := range all {
-		if lowest != nil && p.Mark.Position >= lowest.Mark.Position {
-			continue
-		}
-		switch gone, err := retired(ctx, k, p); {
-		case err != nil:
-			return nil, err
-		case !gone:
+		if !gone(p) && (lowest == nil || p.Mark.Position < lowest.Mark.Position) {
 			lowest = &all[i]
 		}
 	}
-	return lowest, err
+	return lowest, nil
 }
 
 // complain says once who keeps old events from being cut, and how to end that.
