@@ -283,7 +283,8 @@ func (l late) Subscribe(ctx context.Context, _ freehold.Source, _ freehold.Mark,
 
 // TestAConsumerThatNobodyKnewIsToldWhatItLost starts a consumer for the first time, or
 // with a database of long ago, when what it needs has been cut: it must stop and say so,
-// and apply nothing of what is there, whichever way it reads.
+// and apply nothing of what is there, whichever way it reads, until it is told to skip
+// what it has lost.
 func TestAConsumerThatNobodyKnewIsToldWhatItLost(t *testing.T) {
 	t.Parallel()
 	for _, broker := range []bool{false, true} {
@@ -326,9 +327,12 @@ func TestAConsumerThatNobodyKnewIsToldWhatItLost(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				f, err := follow.New("f", there, []follow.Source{source}, &follow.Options{Log: quiet}, follow.On(func(_ context.Context, _ kv.Tx, e journaltest.Happened, r freehold.Recorded) error {
-					t.Errorf("%s was applied, although what stands before it was lost", r.At)
-					return nil
+				var skips atomic.Bool
+				f, err := follow.New("f", there, []follow.Source{source}, &follow.Options{Lanes: 1 + at, Log: quiet}, follow.On(func(ctx context.Context, tx kv.Tx, e journaltest.Happened, r freehold.Recorded) error {
+					if !skips.Load() {
+						t.Errorf("%s was applied, although what stands before it was lost", r.At)
+					}
+					return counted(ctx, tx, e, r)
 				}))
 				if err != nil {
 					t.Fatal(err)
@@ -337,7 +341,7 @@ func TestAConsumerThatNobodyKnewIsToldWhatItLost(t *testing.T) {
 				var reading sync.WaitGroup
 				reading.Go(func() { _ = source.Run(run) })
 				defer func() { stop(); reading.Wait() }()
-				running(t, f)
+				defer running(t, f)()
 				stopped := func() (bool, any) {
 					st := f.Status(ctx)[0]
 					return st.State == follow.Diverged && strings.Contains(st.Error, lost) &&
@@ -351,6 +355,33 @@ func TestAConsumerThatNobodyKnewIsToldWhatItLost(t *testing.T) {
 				if known, err := db.Journal().Consumers(ctx); err != nil || len(known) != 0 {
 					t.Errorf("a consumer that needs what was cut is registered: %+v, %v", known, err)
 				}
+				skips.Store(true)
+				if behind, err := f.Skip(ctx, "test"); err != nil || behind != first {
+					t.Fatalf("it skips to %s, %v, want %s", behind, err, first)
+				}
+				said(t, db, 12, 14)
+				_, head, err := db.Journal().Bounds(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := f.WaitFor(ctx, freehold.NewToken(head)); err != nil {
+					t.Fatal(err)
+				}
+				err = there.View(ctx, func(ctx context.Context, tx kv.Tx) error {
+					for n := range 14 {
+						if _, found, err := tx.Get(ctx, "seen/"+strconv.Itoa(n)); err != nil || found != (n >= 6) {
+							t.Errorf("event %d is applied: %v, %v", n+1, found, err)
+						}
+					}
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+				eventually(ctx, t, "it does not tell that it is behind the cut", func() (bool, any) {
+					known, err := db.Journal().Consumers(ctx)
+					return err == nil && len(known) == 1 && known[0].Mark.Position >= first.Position, known
+				})
 			})
 		}
 	}

@@ -56,7 +56,7 @@ func (db *DB) KeepWhole(why string) { db.cutter.whole.Store(&why) }
 //
 // A consumer in another service counts from the moment on at which it has told its place
 // for the first time; one that has never been started does not. Who needs events that are
-// gone is told which these are, and gets none behind them.
+// gone is told which these are, and gets none behind them before follow.Follower.Skip.
 //
 // Whoever reads below that place gets freehold.ErrGone; so does who reads a stream from
 // below its first event: Cut is for services whose state is not their events, and
