@@ -228,7 +228,7 @@ func TestLookingAtMarksAsksTheMembersAFewTimes(t *testing.T) {
 	}
 	defer db.Close()
 	other, known := open(t, url), 0
-	requests := func(followers int) int64 {
+	look := func(followers int) int64 {
 		t.Helper()
 		_, err := other.Update(ctx, func(ctx context.Context, tx kv.Tx) error {
 			for ; known < followers; known++ {
@@ -237,7 +237,7 @@ func TestLookingAtMarksAsksTheMembersAFewTimes(t *testing.T) {
 					return err
 				}
 			}
-			return nil
+			return tx.Put(ctx, "something", nil)
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -250,6 +250,9 @@ func TestLookingAtMarksAsksTheMembersAFewTimes(t *testing.T) {
 			t.Fatalf("%d followers, %v, want %d", len(all), err, followers)
 		}
 		return asked.Load() - before
+	}
+	requests := func(followers int) int64 { // now and then the process asks for the head, too
+		return min(look(followers), look(followers), look(followers))
 	}
 	if two, dozen := requests(2), requests(12); dozen != two {
 		t.Errorf("%d requests for a dozen followers, %d for two", dozen, two)
