@@ -73,14 +73,16 @@ func (s store) Consumers(ctx context.Context) (all []journal.Consumer, err error
 		all = nil
 		k := s.db.Keeper(tx)
 		places, err := follow.Places(ctx, k, s.db.name)
+		if err != nil {
+			return err
+		}
+		gone, err := retired(ctx, k)
+		if err != nil {
+			return err
+		}
 		for _, p := range places {
-			c := journal.Consumer{Mark: p.Mark}
 			name, foreign := strings.CutPrefix(p.Follower, consumerPrefix)
-			c.Name, c.Own = name, !foreign
-			if c.Retired, err = retired(ctx, k, p); err != nil {
-				return err
-			}
-			all = append(all, c)
+			all = append(all, journal.Consumer{Name: name, Mark: p.Mark, Own: !foreign, Retired: gone(p)})
 		}
 		slices.SortStableFunc(all, func(a, b journal.Consumer) int {
 			if a.Retired != b.Retired {
@@ -91,7 +93,7 @@ func (s store) Consumers(ctx context.Context) (all []journal.Consumer, err error
 			}
 			return cmp.Compare(a.Mark.Position, b.Mark.Position)
 		})
-		return err
+		return nil
 	})
 	return all, err
 }
@@ -131,17 +133,24 @@ func (s store) Retire(ctx context.Context, follower string) error {
 	})
 }
 
-// retired reports whether a follower was declared gone for good where it stands.
-func retired(ctx context.Context, k follow.Keeper, p follow.Place) (bool, error) {
-	raw, found, err := k.Get(ctx, retiredSpace, p.Follower)
-	if err != nil || !found {
-		return false, err
+// retired returns what reports whether a follower was declared gone for good where it
+// stands.
+func retired(ctx context.Context, k follow.Keeper) (gone func(p follow.Place) bool, err error) {
+	at := map[string]freehold.Mark{}
+	for item, err := range k.Scan(ctx, retiredSpace, "") {
+		var m freehold.Mark
+		if err == nil {
+			err = json.Unmarshal(item.Value, &m)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("place of retired follower %s: %w", item.Key, err)
+		}
+		at[item.Key] = m
 	}
-	var at freehold.Mark
-	if err := json.Unmarshal(raw, &at); err != nil {
-		return false, fmt.Errorf("place of retired follower %s: %w", p.Follower, err)
-	}
-	return at.Position == p.Mark.Position && at.Chain == p.Mark.Chain, nil
+	return func(p follow.Place) bool {
+		m, found := at[p.Follower]
+		return found && m.Position == p.Mark.Position && m.Chain == p.Mark.Chain
+	}, nil
 }
 
 // change runs fn in a transaction, with what tells where a follower stands.

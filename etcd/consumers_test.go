@@ -11,8 +11,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/etcd"
@@ -208,6 +211,54 @@ func TestAFollowerThatIsGoneIsNamedAndRetired(t *testing.T) {
 	})
 }
 
+// TestLookingAtMarksAsksTheMembersAFewTimes counts the requests that it takes to see who
+// needs which events, when all that this process had read is out of date: they are as
+// many for a dozen followers as for two.
+func TestLookingAtMarksAsksTheMembersAFewTimes(t *testing.T) {
+	t.Parallel()
+	ctx, url := patient(t), testdb.Etcd(t)
+	var asked atomic.Int64
+	var count grpc.UnaryClientInterceptor = func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		asked.Add(1)
+		return invoke(ctx, method, req, reply, cc, opts...)
+	}
+	db, err := etcd.Open(ctx, url, "test", journaltest.Types(t), etcd.Options{Log: quiet}.Through(count, time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	other, known := open(t, url), 0
+	look := func(followers int) int64 {
+		t.Helper()
+		_, err := other.Update(ctx, func(ctx context.Context, tx kv.Tx) error {
+			for ; known < followers; known++ {
+				to := freehold.Mark{Source: "test", Position: freehold.Position(known + 1)}
+				if err := other.Keeper(tx).Move(ctx, "f"+strconv.Itoa(known), freehold.Mark{Source: "test"}, to); err != nil {
+					return err
+				}
+			}
+			return tx.Put(ctx, "something", nil)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := db.Journal().Fresh(ctx); err != nil {
+			t.Fatal(err)
+		}
+		before := asked.Load()
+		if all, err := db.Journal().Consumers(ctx); err != nil || len(all) != followers {
+			t.Fatalf("%d followers, %v, want %d", len(all), err, followers)
+		}
+		return asked.Load() - before
+	}
+	requests := func(followers int) int64 { // now and then the process asks for the head, too
+		return min(look(followers), look(followers), look(followers))
+	}
+	if two, dozen := requests(2), requests(12); dozen != two {
+		t.Errorf("%d requests for a dozen followers, %d for two", dozen, two)
+	}
+}
+
 // late is a broker that holds what stands behind a place, and delivers it to everybody.
 type late struct {
 	j     *journal.Journal
@@ -235,7 +286,8 @@ func (l late) Subscribe(ctx context.Context, _ freehold.Source, _ freehold.Mark,
 
 // TestAConsumerThatNobodyKnewIsToldWhatItLost starts a consumer for the first time, or
 // with a database of long ago, when what it needs has been cut: it must stop and say so,
-// and apply nothing of what is there, whichever way it reads.
+// and apply nothing of what is there, whichever way it reads, until it is told to skip
+// what it has lost.
 func TestAConsumerThatNobodyKnewIsToldWhatItLost(t *testing.T) {
 	t.Parallel()
 	for _, broker := range []bool{false, true} {
@@ -278,9 +330,12 @@ func TestAConsumerThatNobodyKnewIsToldWhatItLost(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				f, err := follow.New("f", there, []follow.Source{source}, &follow.Options{Log: quiet}, follow.On(func(_ context.Context, _ kv.Tx, e journaltest.Happened, r freehold.Recorded) error {
-					t.Errorf("%s was applied, although what stands before it was lost", r.At)
-					return nil
+				var skips atomic.Bool
+				f, err := follow.New("f", there, []follow.Source{source}, &follow.Options{Lanes: 1 + at, Log: quiet}, follow.On(func(ctx context.Context, tx kv.Tx, e journaltest.Happened, r freehold.Recorded) error {
+					if !skips.Load() {
+						t.Errorf("%s was applied, although what stands before it was lost", r.At)
+					}
+					return counted(ctx, tx, e, r)
 				}))
 				if err != nil {
 					t.Fatal(err)
@@ -289,7 +344,7 @@ func TestAConsumerThatNobodyKnewIsToldWhatItLost(t *testing.T) {
 				var reading sync.WaitGroup
 				reading.Go(func() { _ = source.Run(run) })
 				defer func() { stop(); reading.Wait() }()
-				running(t, f)
+				defer running(t, f)()
 				stopped := func() (bool, any) {
 					st := f.Status(ctx)[0]
 					return st.State == follow.Diverged && strings.Contains(st.Error, lost) &&
@@ -303,6 +358,33 @@ func TestAConsumerThatNobodyKnewIsToldWhatItLost(t *testing.T) {
 				if known, err := db.Journal().Consumers(ctx); err != nil || len(known) != 0 {
 					t.Errorf("a consumer that needs what was cut is registered: %+v, %v", known, err)
 				}
+				skips.Store(true)
+				if behind, err := f.Skip(ctx, "test"); err != nil || behind != first {
+					t.Fatalf("it skips to %s, %v, want %s", behind, err, first)
+				}
+				said(t, db, 12, 14)
+				_, head, err := db.Journal().Bounds(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := f.WaitFor(ctx, freehold.NewToken(head)); err != nil {
+					t.Fatal(err)
+				}
+				err = there.View(ctx, func(ctx context.Context, tx kv.Tx) error {
+					for n := range 14 {
+						if _, found, err := tx.Get(ctx, "seen/"+strconv.Itoa(n)); err != nil || found != (n >= 6) {
+							t.Errorf("event %d is applied: %v, %v", n+1, found, err)
+						}
+					}
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+				eventually(ctx, t, "it does not tell that it is behind the cut", func() (bool, any) {
+					known, err := db.Journal().Consumers(ctx)
+					return err == nil && len(known) == 1 && known[0].Mark.Position >= first.Position, known
+				})
 			})
 		}
 	}

@@ -56,7 +56,7 @@ func (db *DB) KeepWhole(why string) { db.cutter.whole.Store(&why) }
 //
 // A consumer in another service counts from the moment on at which it has told its place
 // for the first time; one that has never been started does not. Who needs events that are
-// gone is told which these are, and gets none behind them.
+// gone is told which these are, and gets none behind them before follow.Follower.Skip.
 //
 // Whoever reads below that place gets freehold.ErrGone; so does who reads a stream from
 // below its first event: Cut is for services whose state is not their events, and
@@ -137,18 +137,19 @@ func (db *DB) cuttable(ctx context.Context, h head, retain time.Duration) (to fr
 func (db *DB) lowest(ctx context.Context, tx kv.Tx) (lowest *follow.Place, err error) {
 	k := db.Keeper(tx)
 	all, err := follow.Places(ctx, k, db.name)
+	if err != nil {
+		return nil, err
+	}
+	gone, err := retired(ctx, k)
+	if err != nil {
+		return nil, err
+	}
 	for i, p := range all {
-		if lowest != nil && p.Mark.Position >= lowest.Mark.Position {
-			continue
-		}
-		switch gone, err := retired(ctx, k, p); {
-		case err != nil:
-			return nil, err
-		case !gone:
+		if !gone(p) && (lowest == nil || p.Mark.Position < lowest.Mark.Position) {
 			lowest = &all[i]
 		}
 	}
-	return lowest, err
+	return lowest, nil
 }
 
 // complain says once who keeps old events from being cut, and how to end that.

@@ -38,8 +38,10 @@
 // services count if they tell how far they are (inbox.Options.Consumer, or consumer= in
 // the feed's query). One that has never told does not: before a new consumer is added,
 // retain must reach back to the first event that it needs, or its first read fails with
-// what it has lost, and nothing is delivered to it. The place at which the journal begins keeps its chain value, so
-// what is left can be verified; readers below it get freehold.ErrGone. DB.Size is the
+// what it has lost, and nothing is delivered to it, unless an operator lets it begin
+// behind that (freehold skip FOLLOWER SOURCE at the consumer). The place at which the
+// journal begins keeps its chain value, so what is left can be verified; readers below
+// it get freehold.ErrGone. DB.Size is the
 // room in use. Members give removed keys back when they compact.
 //
 // # Keys

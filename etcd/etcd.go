@@ -76,7 +76,8 @@ type DB struct {
 	checked time.Time     // when durable was last known to be the head
 	news    chan struct{} // closed and replaced when durable changes
 	closed  bool
-	latched error // the cluster went back in time
+	latched error     // the cluster went back in time
+	back    sync.Once // of finding that out
 	size    Size
 
 	failCommits atomic.Int64

@@ -106,20 +106,26 @@ func (db *DB) refresh(ctx context.Context) (head, error) {
 // compare holds a head that members have just told against one that was known before
 // they were asked. If the cluster stands before that, it was restored from a snapshot:
 // nothing more is read or written by this process, which has to start anew, so that
-// others are asked what they have seen before anything is.
+// others are asked what they have seen before anything is. It records the fork if it
+// knows where the histories part.
 func (db *DB) compare(was, now head) error {
 	if now.at >= was.at && (now.mark.Position > was.mark.Position || now.mark.Position == was.mark.Position && now.mark.Chain == was.mark.Chain) {
 		return nil
 	}
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	if db.latched == nil {
+	db.back.Do(func() {
+		if err := db.wentBack(was, now); err != nil {
+			db.opts.Log.Warn("that the database went back in time is not recorded by this process", "journal", db.name, "error", err)
+		}
+		db.mu.Lock()
+		defer db.mu.Unlock()
 		db.latched = fmt.Errorf("%w: etcd: %s at %s was restored to an older state: it stood at %d, now at %d: start the process anew, and see freehold forks",
 			freehold.ErrLatched, db.name, db.at.shown, was.mark.Position, now.mark.Position)
 		db.opts.Log.Error("database latched", "journal", db.name, "error", db.latched)
 		close(db.news)
 		db.news = make(chan struct{})
-	}
+	})
+	db.mu.Lock()
+	defer db.mu.Unlock()
 	return db.latched
 }
 

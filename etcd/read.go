@@ -180,7 +180,8 @@ func (db *DB) pick(ctx context.Context, at int64, wanted []places) (rs []freehol
 
 // warm reads values at a head that are not known yet, with as few requests as the
 // members admit.
-func (db *DB) warm(ctx context.Context, at head, keys iter.Seq[string]) error {
+func (db *DB) warm(ctx context.Context, at head, keys iter.Seq[string]) (read map[string]overlay.Write, err error) {
+	read = map[string]overlay.Write{}
 	var unknown []string
 	for key := range keys {
 		if _, known := db.cache.get(at.modified, key); !known {
@@ -196,17 +197,18 @@ func (db *DB) warm(ctx context.Context, at head, keys iter.Seq[string]) error {
 		}
 		resp, err := db.client.Txn(ctx).Then(ops...).Commit()
 		if err != nil {
-			return db.wrap(err)
+			return nil, db.wrap(err)
 		}
 		for i, key := range some {
 			w := overlay.Write{Deleted: true}
 			if kvs := resp.Responses[i].GetResponseRange().GetKvs(); len(kvs) > 0 {
 				w = overlay.Write{Value: kvs[0].Value}
 			}
+			read[key] = w
 			db.cache.put(at.modified, key, w)
 		}
 	}
-	return nil
+	return read, nil
 }
 
 // cacheSize is how many values each of two generations holds.

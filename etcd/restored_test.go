@@ -15,7 +15,8 @@ import (
 
 // The cluster is restored to an older state under a process that has it open. It writes
 // nothing there before it has been started anew, whether it waits or writes, and
-// whatever others have written meanwhile.
+// whatever others have written meanwhile. It records the fork if it knows where the
+// histories part: if it has the events that were lost, and nobody has written since.
 func TestProcessWritesNothingToAClusterThatWentBack(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short")
@@ -36,12 +37,14 @@ func TestProcessWritesNothingToAClusterThatWentBack(t *testing.T) {
 		read   bool // what was lost was written by another process, this one has read it
 		others int  // events that another process writes behind the restore
 		find   func(ctx context.Context, db *etcd.DB) error
+		forks  int // that it records
 	}{
-		"and waits":                        {false, 0, idle},
-		"and writes":                       {false, 0, write},
-		"and writes behind another":        {false, 20, write},
-		"and writes, having only read":     {true, 0, write},
-		"and writes where it has not been": {true, 2, write},
+		"and waits":                        {false, 0, idle, 1},
+		"and waits while others write":     {false, 1, idle, 0},
+		"and writes":                       {false, 0, write, 1},
+		"and writes behind another":        {false, 20, write, 0},
+		"and writes, having only read":     {true, 0, write, 0},
+		"and writes where it has not been": {true, 2, write, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -55,9 +58,11 @@ func TestProcessWritesNothingToAClusterThatWentBack(t *testing.T) {
 				return db
 			}
 			written := 0
+			var last freehold.Token
 			more := func(db *etcd.DB, n int) {
 				for range n {
-					if _, err := db.Update(t.Context(), add(written)); err != nil {
+					var err error
+					if last, err = db.Update(t.Context(), add(written)); err != nil {
 						t.Fatal(err)
 					}
 					written++
@@ -91,6 +96,7 @@ func TestProcessWritesNothingToAClusterThatWentBack(t *testing.T) {
 				defer db.Close()
 				more(db, 3)
 			}
+			lost := last
 			c.Kill(0)
 			if err := errors.Join(c.Restore(), c.Start(0), c.Ready()); err != nil {
 				t.Fatal(err)
@@ -112,6 +118,13 @@ func TestProcessWritesNothingToAClusterThatWentBack(t *testing.T) {
 			}
 			again := opened()
 			defer again.Close()
+			forks, err := again.Journal().Forks(t.Context())
+			if err != nil || len(forks) != test.forks || len(forks) > 0 && forks[0].Base.Position != 2 {
+				t.Errorf("forks %+v, %v, want %d behind 2", forks, err, test.forks)
+			}
+			if _, err := again.Journal().Translate(t.Context(), lost); test.forks > 0 && !errors.Is(err, freehold.ErrHistoryLost) {
+				t.Errorf("a token of what was lost: %v, want ErrHistoryLost", err)
+			}
 			wantEvents(t, again, 2+test.others)
 			more(again, 1)
 			wantEvents(t, again, 3+test.others)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/freehold-go/freehold"
@@ -23,18 +25,30 @@ type base struct {
 	id     string
 	now    time.Time
 	events int
-	failed error // the first of the members
+	warmed map[string]overlay.Write // what was read in one go: the cache may be that of another head
+	failed error                    // the first of the members
 }
 
 var _ overlay.Base = (*base)(nil)
 
 func (b *base) Value(key string) ([]byte, bool, error) {
+	if w, known := b.warmed[key]; known {
+		return slices.Clone(w.Value), !w.Deleted, nil
+	}
 	value, found, err := b.db.value(b.ctx, b.at, key)
 	return value, found, b.noted(err)
 }
 
 // Warm reads keys in one go; see kv.Warm.
-func (b *base) Warm(keys iter.Seq[string]) error { return b.noted(b.db.warm(b.ctx, b.at, keys)) }
+func (b *base) Warm(keys iter.Seq[string]) error {
+	read, err := b.db.warm(b.ctx, b.at, keys)
+	if b.warmed == nil {
+		b.warmed = read
+	} else {
+		maps.Copy(b.warmed, read)
+	}
+	return b.noted(err)
+}
 
 func (b *base) Scan(lower, upper string, limit int) ([]kv.Item, bool, error) {
 	items, more, err := b.db.scan(b.ctx, b.at.at, lower, upper, limit)

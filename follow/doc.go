@@ -29,5 +29,6 @@
 // the follower waits and starts again from its stored mark. A source whose
 // history is not the one that led to the mark is stopped with
 // freehold.ErrDiverged while the follower's other sources go on; see
-// [Follower.Adopt].
+// [Follower.Adopt]. One that has cut events which the follower has not applied is
+// stopped with freehold.ErrGone; see [Follower.Skip].
 package follow

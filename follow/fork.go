@@ -112,7 +112,8 @@ type Orphan struct {
 
 // Lost is what a follower has applied and its source does not have any more: the
 // positions behind Base up to Mark. Orphans tells them as far as somebody still
-// holds them.
+// holds them. Or, where Base stands above Mark, it is what the follower has not applied
+// and the source has cut: the positions behind Mark up to Base.
 type Lost struct {
 	Follower string        `json:"follower"`
 	Mark     freehold.Mark `json:"mark"`
@@ -121,12 +122,14 @@ type Lost struct {
 	Note     string        `json:"note,omitempty"` // why orphans are missing in the list
 }
 
-// The choices of an operator for a follower that is ahead of a fork.
+// The choices of an operator for a follower that a source has stopped.
 const (
 	// Adopted: what was lost never happened. Its effects must be put right.
 	Adopted = "adopt"
 	// Kept: the effects of what was lost stand.
 	Kept = "keep"
+	// Skipped: what was cut is not applied.
+	Skipped = "skip"
 )
 
 // Decision is on record for each follower that an operator let go on behind a fork.
@@ -154,7 +157,7 @@ func (f *Follower) Lost(ctx context.Context, s freehold.Source) (Lost, bool, err
 		return Lost{}, false, err
 	}
 	fd.mu.Lock()
-	state, place := fd.state, fd.place
+	state, place, cause := fd.state, fd.place, fd.err
 	fd.mu.Unlock()
 	sink, ok := f.sink.(forkable)
 	if state != Diverged || !ok {
@@ -167,11 +170,16 @@ func (f *Follower) Lost(ctx context.Context, s freehold.Source) (Lost, bool, err
 	if seen.Mark.Position > place.Position { // a lane of a batch that did not end
 		place = seen.Mark
 	}
+	lost := Lost{Follower: f.name, Mark: place, Orphans: []Orphan{}}
+	if errors.Is(cause, freehold.ErrGone) {
+		lost.Base, err = fd.cut(ctx, place)
+		return lost, true, err
+	}
 	base, err := f.base(ctx, fd, sink, place)
 	if err != nil {
 		return Lost{}, true, err
 	}
-	lost := Lost{Follower: f.name, Mark: place, Base: base, Orphans: []Orphan{}}
+	lost.Base = base
 	from, ok := fd.source.(orphanage)
 	if !ok {
 		lost.Note = "nobody can be asked for them"
@@ -238,7 +246,8 @@ func (f *Follower) Keep(ctx context.Context, s freehold.Source) (freehold.Mark, 
 	return f.decide(ctx, s, Kept)
 }
 
-// decide moves the mark to where the histories part, in the source's loop.
+// decide moves the mark to where the histories part, or to where the source begins, in
+// the source's loop.
 func (f *Follower) decide(ctx context.Context, s freehold.Source, choice string) (freehold.Mark, error) {
 	fd, err := f.feedOf(s)
 	if err != nil {
@@ -250,6 +259,10 @@ func (f *Follower) decide(ctx context.Context, s freehold.Source, choice string)
 		return freehold.Mark{}, err
 	case !diverged:
 		return freehold.Mark{}, fmt.Errorf("follow: %s has not diverged from %s: nothing to %s", f.name, s, choice)
+	case lost.Cut() && choice != Skipped:
+		return freehold.Mark{}, fmt.Errorf("follow: %s needs events %d to %d of %s, which were cut: nothing to %s, but to skip", f.name, lost.Mark.Position+1, lost.Base.Position, s, choice)
+	case !lost.Cut() && choice == Skipped:
+		return freehold.Mark{}, fmt.Errorf("follow: %s needs no events that %s has cut: nothing to skip, see adopt and keep", f.name, s)
 	}
 	d := Decision{Choice: choice, Time: time.Now().UTC(), Lost: lost}
 	err = fd.ask(ctx, &request{moves: true, done: make(chan error, 1), do: func(ctx context.Context, _ operable) error {

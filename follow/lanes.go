@@ -84,12 +84,17 @@ func laneCount(ctx context.Context, k Keeper, follower string, s freehold.Source
 
 // placeOf reads where a follower stands: its mark, or the highest floor of its lanes.
 func placeOf(ctx context.Context, k Keeper, follower string, s freehold.Source) (at freehold.Mark, lanes int, err error) {
-	at, err = k.Mark(ctx, follower, s)
-	if err == nil {
-		lanes, err = laneCount(ctx, k, follower, s)
+	if at, err = k.Mark(ctx, follower, s); err != nil {
+		return at, 1, err
 	}
-	if err != nil || lanes == 1 {
-		return at, lanes, err
+	return placeFrom(ctx, k, follower, at)
+}
+
+// placeFrom is placeOf with the follower's own mark.
+func placeFrom(ctx context.Context, k Keeper, follower string, mark freehold.Mark) (at freehold.Mark, lanes int, err error) {
+	s := mark.Source
+	if lanes, err = laneCount(ctx, k, follower, s); err != nil || lanes == 1 {
+		return mark, lanes, err
 	}
 	at = freehold.Mark{Source: s}
 	for item, err := range k.Scan(ctx, lanesSpace(follower, s), "") {

@@ -2,6 +2,7 @@ package follow
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,11 +17,20 @@ func Places(ctx context.Context, k Keeper, s freehold.Source) ([]Place, error) {
 	if err != nil {
 		return nil, err
 	}
+	all = slices.DeleteFunc(all, func(p Place) bool { return p.Mark.Source != s })
+	if w, ok := k.(interface {
+		Warm(ctx context.Context, h Hints) error
+	}); ok {
+		h := Hints{Kept: map[string][]string{}}
+		for _, p := range all {
+			h.Kept[lanesSpace(p.Follower, s)] = []string{lanesKey}
+		}
+		if err := w.Warm(ctx, h); err != nil {
+			return nil, err
+		}
+	}
 	var places []Place
 	for _, p := range all {
-		if p.Mark.Source != s {
-			continue
-		}
 		lane, err := isLane(ctx, k, p)
 		if err != nil {
 			return nil, err
@@ -28,7 +38,7 @@ func Places(ctx context.Context, k Keeper, s freehold.Source) ([]Place, error) {
 		if lane {
 			continue
 		}
-		if p.Mark, _, err = placeOf(ctx, k, p.Follower, s); err != nil {
+		if p.Mark, _, err = placeFrom(ctx, k, p.Follower, p.Mark); err != nil {
 			return nil, err
 		}
 		places = append(places, p)

@@ -200,6 +200,43 @@ func TestFailOver(t *testing.T) {
 	}
 }
 
+// A cluster of etcd is restored beneath the process that has it open. It finds out by
+// itself, records the fork and ends, and the next one finds it open.
+func TestClusterThatIsRestoredBeneathAProcess(t *testing.T) {
+	t.Parallel()
+	e := onEtcd(t)
+	s := newSite(t, e.open)
+	s.startOrder()
+	s.startBilling()
+	good := s.place(1, 2)
+	s.wantInvoices(1, 2)
+	e.copy()
+	s.until(func() bool { _, _, err := s.order.db.Journal().Fresh(t.Context()); return err == nil }, "the cluster is back")
+	lost := s.place(3, 4)
+	s.wantInvoices(1, 2, 3, 4)
+	e.restore()
+	s.until(func() bool {
+		select {
+		case <-s.order.done:
+			return true
+		default:
+			return false
+		}
+	}, "the process ends whose cluster went back")
+	s.startOrder()
+	refused(t, s.orderAt, 5, "freehold adopt")
+	f := s.forks(s.orderAt)
+	if len(f.Forks) != 1 || f.Forks[0].Base.Position != 2 || !strings.Contains(f.Forks[0].Reason, "a process of the service knew") {
+		t.Errorf("forks %+v", f.Forks)
+	}
+	s.until(func() bool { return len(s.forks(s.billingAt).Ahead) == 1 }, "billing stops")
+	s.decide(follow.Kept)
+	s.until(func() bool { status, _, _ := s.command(5); return status == http.StatusOK }, "commands")
+	s.wantInvoices(1, 2, 3, 4, 5)
+	s.tokens(good, lost)
+	s.verified()
+}
+
 // What the broker holds is found out behind the first command only: it could not be
 // reached at the start, or told another tail. The fork is recorded then, and settled,
 // for nobody else is asked; and the broker gets what was written since.

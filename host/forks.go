@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/freehold-go/freehold"
@@ -11,21 +12,22 @@ import (
 )
 
 // Forks is what an operator sees of forks at a service: those of its own journal, and
-// where its followers stand to those of others.
+// where its followers stand to those of others, and to what others have cut.
 type Forks struct {
 	Source    freehold.Source   `json:"source"`
 	Epoch     freehold.Epoch    `json:"epoch"`
 	Forks     journal.Forks     `json:"forks"`
 	Stopped   *Stopped          `json:"stopped,omitempty"` // why commands are refused
-	Ahead     []follow.Lost     `json:"ahead"`             // followers of this service that are stopped by a fork
+	Ahead     []follow.Lost     `json:"ahead"`             // followers of this service that are stopped by a fork, or by a cut
 	Decisions []follow.Decision `json:"decisions"`         // what operators decided for such
 }
 
-// forked is a follower that a fork may stop.
+// forked is a follower that a fork, or a cut, may stop.
 type forked interface {
 	follower
 	Lost(ctx context.Context, s freehold.Source) (follow.Lost, bool, error)
 	Keep(ctx context.Context, s freehold.Source) (freehold.Mark, error)
+	Skip(ctx context.Context, s freehold.Source) (freehold.Mark, error)
 	Decisions(ctx context.Context, s freehold.Source) ([]follow.Decision, error)
 }
 
@@ -84,7 +86,7 @@ func (h *Host) listMarks(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, all)
 }
 
-// decide serves adopt and keep of ?follower=&source=. Without a follower, adopt lets
+// decide serves adopt, keep and skip of ?follower=&source=. Without a follower, adopt lets
 // this service take commands again, whoever is ahead or has not answered.
 func (h *Host) decide(w http.ResponseWriter, r *http.Request, choice string) {
 	ctx := r.Context()
@@ -98,13 +100,15 @@ func (h *Host) decide(w http.ResponseWriter, r *http.Request, choice string) {
 		return
 	}
 	decide := f.Adopt
-	if choice == follow.Kept {
+	if choice != follow.Adopted {
 		f, ok := f.(forked)
 		if !ok {
-			refuse(w, http.StatusConflict, errors.New("this follower has no effects of its own to keep: adopt"))
+			refuse(w, http.StatusConflict, fmt.Errorf("this follower has no effects of its own to %s: adopt", choice))
 			return
 		}
-		decide = f.Keep
+		if decide = f.Keep; choice == follow.Skipped {
+			decide = f.Skip
+		}
 	}
 	at, err := decide(ctx, freehold.Source(r.FormValue("source")))
 	if err != nil {

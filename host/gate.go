@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/mutant"
 )
 
 // waitFirst is how long a command waits at most until everybody was asked.
@@ -22,7 +23,7 @@ func (g *guard) stopped() *Stopped {
 func (g *guard) arm() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.armed = true
+	g.armed = !mutant.TakeBeforeAsked
 }
 
 // detail says what happened and what to do.

@@ -50,6 +50,7 @@ type guard struct {
 	within time.Duration // how long one round of questions may take
 	first  chan struct{} // closed when everybody was asked once
 	poke   chan struct{} // somebody was told that his place is not in the journal
+	proved func()        // is called between the proof of a fork and its record, for tests
 
 	// Of run.
 	fork     freehold.Epoch    // the newest that this instance knows of
@@ -67,6 +68,7 @@ type guard struct {
 func newGuard(h *Host) *guard {
 	return &guard{
 		host: h, http: &http.Client{}, within: askWithin, first: make(chan struct{}), poke: make(chan struct{}, 1),
+		proved:   func() {},
 		answered: map[string]bool{}, reasons: map[string]string{}, why: "its own database has not answered",
 	}
 }
@@ -170,6 +172,7 @@ func (g *guard) examine(ctx context.Context, ask bool) (stopped bool, err error)
 		g.mu.Lock()
 		g.epoch = "none" // no command passes any more, from here to where the fork is open
 		g.mu.Unlock()
+		g.proved()
 		f, err := g.record(ctx, forks, unexplained)
 		if err != nil {
 			return false, err

@@ -101,6 +101,7 @@ func (h *Host) operatorEndpoints() {
 	handle("GET /operator/forks", h.listForks)
 	handle("POST /operator/adopt", func(w http.ResponseWriter, r *http.Request) { h.decide(w, r, follow.Adopted) })
 	handle("POST /operator/keep", func(w http.ResponseWriter, r *http.Request) { h.decide(w, r, follow.Kept) })
+	handle("POST /operator/skip", func(w http.ResponseWriter, r *http.Request) { h.decide(w, r, follow.Skipped) })
 	handle("GET /operator/streams", h.listStreams)
 	handle("GET /operator/streams/{stream}", h.readStream)
 	handle("GET /operator/verify", func(w http.ResponseWriter, r *http.Request) {

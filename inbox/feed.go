@@ -80,6 +80,9 @@ func (s *Source) readHead(h http.Header, a *answer) error {
 	a.first = freehold.Mark{Source: s.name, Epoch: epoch, Position: freehold.Position(first)}
 	a.head = freehold.Mark{Source: s.name, Epoch: epoch, Position: freehold.Position(head)}
 	err3 := a.head.Chain.UnmarshalText([]byte(h.Get(outbox.HeaderHeadChain)))
+	if text := h.Get(outbox.HeaderFirstChain); text != "" { // older sources do not tell it
+		err3 = errors.Join(err3, a.first.Chain.UnmarshalText([]byte(text)))
+	}
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return fmt.Errorf("inbox: %s does not answer like a feed: check the URL: %w", s.url, err)
 	}

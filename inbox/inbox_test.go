@@ -150,7 +150,7 @@ func remote(t *testing.T, s *sender, sub transport.Subscriber) *inbox.Source {
 
 func wait(t *testing.T, f *follow.Follower, tok freehold.Token) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := f.WaitFor(ctx, tok); err != nil {
 		t.Fatalf("%v; %+v", err, f.Status(t.Context()))
@@ -198,7 +198,7 @@ func TestSourceRestoredBelowItsConsumerIsRecognised(t *testing.T) {
 				s.place(t, 100+n)
 			}
 			s.CloseClientConnections() // the long poll of the old history
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			for f.Status(ctx)[0].State != follow.Diverged {
 				if ctx.Err() != nil {

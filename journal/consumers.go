@@ -80,6 +80,6 @@ func (j *Journal) Retire(ctx context.Context, follower string) error {
 // Gone is the error of who has applied events up to a position of a journal that begins
 // behind a later one: freehold.ErrGone, and in words what is lost to him and what to do.
 func Gone(s freehold.Source, after, first freehold.Position) error {
-	return fmt.Errorf("events %d to %d of %s were cut, and this reader has not applied them; nothing behind them is delivered to it: start it from a database that has applied them, such as a younger backup, and let new readers tell where they are (consumer=) before the events they need are older than retain: %w",
+	return fmt.Errorf("events %d to %d of %s were cut, and this reader has not applied them; nothing behind them is delivered to it: start it from a database that has applied them, such as a younger backup, or have it begin behind them with freehold skip, and let new readers tell where they are (consumer=) before the events they need are older than retain: %w",
 		after+1, first, s, freehold.ErrGone)
 }

@@ -79,6 +79,22 @@ func (j *Journal) Remembered(s freehold.StreamID, after, upto freehold.Version) 
 	return j.recent.stream(s, after, upto)
 }
 
+// Leads reports whether it is remembered that a place was followed by events up to a
+// later one. Engines ask whether what they find is where they came from.
+func (j *Journal) Leads(from, to freehold.Mark) bool {
+	if from.Position >= to.Position || to.Position-from.Position > recentBytes/recordBytes {
+		return false
+	}
+	place := from
+	for _, r := range j.recent.read(from.Position, int(to.Position-from.Position)) {
+		if !Follows(place, &r) {
+			return false
+		}
+		place = r.At
+	}
+	return place.Position == to.Position && place.Chain == to.Chain
+}
+
 // Forget drops all that is remembered; engines call it when they close, and when the
 // database may have gone back in time.
 func (j *Journal) Forget() { j.recent.clear() }

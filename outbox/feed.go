@@ -18,6 +18,7 @@ import (
 // head, and what identifies the history.
 const (
 	HeaderFirst       = "Freehold-First"
+	HeaderFirstChain  = "Freehold-First-Chain"
 	HeaderHead        = "Freehold-Head"
 	HeaderHeadChain   = "Freehold-Head-Chain"
 	HeaderEpoch       = "Freehold-Epoch"
@@ -141,6 +142,7 @@ func heads(j *journal.Journal, w http.ResponseWriter, ctx context.Context, fresh
 	}
 	h := w.Header()
 	h.Set(HeaderFirst, strconv.FormatInt(int64(first.Position), 10))
+	h.Set(HeaderFirstChain, first.Chain.String())
 	h.Set(HeaderHead, strconv.FormatInt(int64(head.Position), 10))
 	h.Set(HeaderHeadChain, head.Chain.String())
 	h.Set(HeaderEpoch, string(head.Epoch))

@@ -109,7 +109,7 @@ func TestAttachedPoolStaysTheTeams(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Error("Close waits for a pool that is closed")
 	}
 }

@@ -213,7 +213,7 @@ func TestAStrangerInAnotherDatabaseDelaysNobody(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Error("events wait for a transaction of another database")
 	}
 	if _, err := stranger.Exec(t.Context(), `COMMIT`); err != nil {

@@ -24,6 +24,10 @@ func (o *Options) Passed(fn func(events int, took time.Duration)) { o.hooks.pass
 // long.
 func (o *Options) Limited(fn func()) { o.hooks.limited = fn }
 
+// Reconnected calls fn when the sequencer has a new connection, also the first one,
+// before it compares what it knew of the journal with what is there.
+func (o *Options) Reconnected(fn func()) { o.hooks.reconnected = fn }
+
 // SequencerLock is the key of the advisory lock of who gives positions.
 const SequencerLock = int64(sequencerLock)
 

@@ -101,6 +101,9 @@ func (db *DB) latch(cause string) {
 // others are asked what they have seen before anything more is written.
 func (c *session) compare(ctx context.Context) error {
 	s := c.s
+	if reconnected := s.db.opts.hooks.reconnected; reconnected != nil {
+		reconnected()
+	}
 	var cluster string
 	if err := c.conn.QueryRow(ctx, `SELECT `+thisCluster).Scan(&cluster); err != nil {
 		return err

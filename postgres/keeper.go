@@ -140,51 +140,24 @@ func (k keeper) store() error {
 	return native(k.tx.conn, func(c *pgx.Conn) error { return c.SendBatch(k.tx.ctx, b).Close() })
 }
 
-// Scan reads in pages, so that no statement stays open while the caller works.
 func (k keeper) Scan(ctx context.Context, space, from string) iter.Seq2[kv.Item, error] {
-	return func(yield func(kv.Item, error) bool) {
+	return follow.InPages(from, func(from string, limit int) ([]kv.Item, error) {
 		if err := k.store(); err != nil {
-			yield(kv.Item{}, err)
-			return
-		}
-		const size = 256
-		for first := true; ; first = false {
-			page, err := k.page(ctx, space, from, first, size)
-			if err != nil {
-				yield(kv.Item{}, err)
-				return
-			}
-			for _, item := range page {
-				if !yield(item, nil) {
-					return
-				}
-			}
-			if len(page) < size {
-				return
-			}
-			from = page[size-1].Key
-		}
-	}
-}
-
-// page reads items from a key on, or behind it.
-func (k keeper) page(ctx context.Context, space, from string, inclusive bool, size int) ([]kv.Item, error) {
-	query := `SELECT key, value FROM freehold.keep WHERE space = $1 AND key > $2 ORDER BY key LIMIT $3`
-	if inclusive {
-		query = `SELECT key, value FROM freehold.keep WHERE space = $1 AND key >= $2 ORDER BY key LIMIT $3`
-	}
-	rows, err := k.tx.QueryContext(ctx, query, space, from, size)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var page []kv.Item
-	for rows.Next() {
-		var item kv.Item
-		if err := rows.Scan(&item.Key, &item.Value); err != nil {
 			return nil, err
 		}
-		page = append(page, item)
-	}
-	return page, rows.Err()
+		rows, err := k.tx.QueryContext(ctx, `SELECT key, value FROM freehold.keep WHERE space = $1 AND key >= $2 ORDER BY key LIMIT $3`, space, from, limit)
+		if err != nil {
+			return nil, err
+		}
+		defer rows.Close()
+		var items []kv.Item
+		for rows.Next() {
+			var item kv.Item
+			if err := rows.Scan(&item.Key, &item.Value); err != nil {
+				return nil, err
+			}
+			items = append(items, item)
+		}
+		return items, rows.Err()
+	})
 }

@@ -60,6 +60,14 @@ func printForks(all *host.Forks) error {
 		}
 	}
 	for _, l := range all.Ahead {
+		if l.Base.Source == "" {
+			fmt.Fprintf(w, "%s is stopped:\t%s\n", l.Follower, l.Note)
+			continue
+		}
+		if l.Cut() {
+			fmt.Fprintf(w, "%s is stopped:\tit has not applied %s:%d to %d, which %s has cut\n", l.Follower, l.Base.Source, l.Mark.Position+1, l.Base.Position, l.Base.Source)
+			continue
+		}
 		fmt.Fprintf(w, "%s is stopped:\tit has applied %s:%d to %d, which %s has lost\n", l.Follower, l.Mark.Source, l.Base.Position+1, l.Mark.Position, l.Mark.Source)
 		for _, o := range l.Orphans {
 			fmt.Fprintf(w, "  %d\t%s\t%s\t%s\n", o.Position, o.Type, o.Stream, o.ID)
@@ -69,15 +77,19 @@ func printForks(all *host.Forks) error {
 		}
 	}
 	for _, d := range all.Decisions {
+		if d.Cut() {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s:%d to %d\tnot applied\n", d.Time.Format(time.RFC3339), d.Choice, d.Follower, d.Base.Source, d.Mark.Position+1, d.Base.Position)
+			continue
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s:%d to %d\t%d orphans on record\n", d.Time.Format(time.RFC3339), d.Choice, d.Follower, d.Base.Source, d.Base.Position+1, d.Mark.Position, len(d.Orphans))
 	}
 	return w.Flush()
 }
 
-// decision names a follower that is stopped by a fork of a source.
+// decision names a follower that is stopped by a fork or a cut of a source.
 type decision struct {
 	Follower string `arg:"" optional:"" help:"The follower, as freehold forks shows it."`
-	Source   string `arg:"" optional:"" help:"The source that lost events."`
+	Source   string `arg:"" optional:"" help:"The source that lost or cut events."`
 }
 
 func (d decision) take(ctx context.Context, c *cli, choice, effects string) error {
@@ -108,6 +120,15 @@ type adoptCmd struct{ decision }
 
 func (a adoptCmd) Run(ctx context.Context, c *cli) error {
 	return a.take(ctx, c, follow.Adopted, "compare its effects of what was lost by business key")
+}
+
+type skipCmd struct{ decision }
+
+func (s skipCmd) Run(ctx context.Context, c *cli) error {
+	if s.Follower == "" {
+		return errors.New("name the follower and the source: see freehold forks")
+	}
+	return s.take(ctx, c, follow.Skipped, "what it skipped is on record")
 }
 
 type keepCmd struct{ decision }

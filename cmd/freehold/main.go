@@ -37,9 +37,10 @@ type cli struct {
 	Streams streamsCmd `cmd:"" help:"List streams, or print one."`
 	Lag     lagCmd     `cmd:"" help:"Show where each follower stands; exit status 1 if one is stopped or stalled."`
 	Parked  parkedCmd  `cmd:"" help:"List parked events, retry a key, or give its first event up."`
-	Forks   forksCmd   `cmd:"" help:"Show where databases went back in time, who is ahead, and what was lost; exit status 1 if somebody has to decide."`
+	Forks   forksCmd   `cmd:"" help:"Show where databases went back in time, who is ahead, and what was lost or cut; exit status 1 if somebody has to decide."`
 	Adopt   adoptCmd   `cmd:"" help:"Accept that what a source lost never happened: its follower goes on where the histories part. Without arguments: let this service take commands again."`
 	Keep    keepCmd    `cmd:"" help:"Let a follower go on like adopt, with it on record that its effects of what was lost stand."`
+	Skip    skipCmd    `cmd:"" help:"Let a follower that needs events which its source has cut begin behind them, without having applied them; on record."`
 	Verify  verifyCmd  `cmd:"" help:"Recompute digests and chain of the whole journal."`
 }
 

@@ -76,6 +76,19 @@ func (k keeper) Get(_ context.Context, space, key string) ([]byte, bool, error) 
 	return k.tx.get(Keep + space + key)
 }
 
+// Warm reads what is kept under keys in one go where the base can; see follow.Warm.
+func (k keeper) Warm(_ context.Context, h follow.Hints) error {
+	return k.tx.warm(func(yield func(string) bool) {
+		for space, keys := range h.Kept {
+			for _, key := range keys {
+				if !yield(Keep + space + "\x00" + key) {
+					return
+				}
+			}
+		}
+	})
+}
+
 func (k keeper) Put(_ context.Context, space, key string, value []byte) error {
 	space, err := spaced(space)
 	if err != nil {

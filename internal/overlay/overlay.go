@@ -71,6 +71,16 @@ func New(engine string, base Base, now time.Time, writer bool, before map[string
 
 // Warm reads keys in one go where the base can; see kv.Warm.
 func (tx *Tx) Warm(_ context.Context, keys iter.Seq[string]) error {
+	return tx.warm(func(yield func(string) bool) {
+		for key := range keys {
+			if !yield(Data + key) {
+				return
+			}
+		}
+	})
+}
+
+func (tx *Tx) warm(keys iter.Seq[string]) error {
 	base, ok := tx.base.(interface {
 		Warm(keys iter.Seq[string]) error
 	})
@@ -82,13 +92,7 @@ func (tx *Tx) Warm(_ context.Context, keys iter.Seq[string]) error {
 		return err
 	}
 	defer end()
-	return base.Warm(func(yield func(string) bool) {
-		for key := range keys {
-			if !yield(Data + key) {
-				return
-			}
-		}
-	})
+	return base.Warm(keys)
 }
 
 // Writes is what the transaction has written. Call it behind End.

@@ -164,7 +164,8 @@ func (s suite[T]) wantStream(t *testing.T, db DB[T], stream freehold.StreamID, a
 	})
 }
 
-// cutFollowers lets a follower go on at the cut, and one begin below it.
+// cutFollowers lets a follower go on at the cut, and one begin below it, which stops until
+// it is told to skip what it has lost.
 func (s suite[T]) cutFollowers(t *testing.T, db DB[T]) {
 	for n := range 6 {
 		mustAppend(t, db, write("a-1", freehold.Any, happened(n)))
@@ -189,19 +190,34 @@ func (s suite[T]) cutFollowers(t *testing.T, db DB[T]) {
 	}
 	stop = running(t, late)
 	defer stop()
-	ctx := patiently(t)
-	for {
-		st := late.Status(ctx)[0]
-		if st.State == follow.Diverged {
-			if !strings.Contains(st.Error, freehold.ErrGone.Error()) || st.Mark.Position != 0 {
-				t.Errorf("a follower below the cut stands at %d and says %q", st.Mark.Position, st.Error)
-			}
-			return
-		}
+	ctx, name := patiently(t), db.Journal().Name()
+	for st := late.Status(ctx)[0]; st.State != follow.Diverged; st = late.Status(ctx)[0] {
 		if ctx.Err() != nil {
 			t.Fatalf("a follower below the cut does not stop: %+v", st)
 		}
 		time.Sleep(time.Millisecond) // no token names a state
+	}
+	if st := late.Status(ctx)[0]; !strings.Contains(st.Error, freehold.ErrGone.Error()) || st.Mark.Position != 0 {
+		t.Errorf("a follower below the cut stands at %d and says %q", st.Mark.Position, st.Error)
+	}
+	if at, err := late.Adopt(ctx, name); err == nil || !strings.Contains(err.Error(), "nothing to adopt, but to skip") {
+		t.Errorf("there is no fork, and it adopts %v: %v", at, err)
+	}
+	if at, err := late.Skip(ctx, name); err != nil || at != head {
+		t.Fatalf("it skips to %v, %v, want %v", at, err, head)
+	}
+	if err := late.WaitFor(ctx, freehold.NewToken(readOn(t, db, head, 10)[0].At)); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.applied(t, db, "a-1"); got != "0;1;2;3;4;5;6;6;" {
+		t.Errorf("applied %q, by the one that skipped only what is behind the cut", got)
+	}
+	decided, err := late.Decisions(ctx, name)
+	if err != nil || len(decided) != 1 || decided[0].Choice != follow.Skipped || decided[0].Mark.Position != 0 || decided[0].Base != head || !decided[0].Cut() {
+		t.Errorf("on record %+v, %v", decided, err)
+	}
+	if at, err := late.Skip(ctx, name); err == nil {
+		t.Errorf("it skips to %v, although nothing was cut of what it needs", at)
 	}
 }
 

@@ -200,6 +200,18 @@ func (s suite[T]) keeps(t *testing.T, db DB[T]) {
 		}
 		return look(ctx, k)
 	})
+	err := db.View(t.Context(), func(ctx context.Context, tx T) error { // what is stored may be read in pages
+		for _, from := range []int{0, 88, 89, 344, 345} { // also where pages of 256 end with the space
+			got := scan(ctx, db.Keeper(tx), "many", fmt.Sprintf("%04d", from))
+			if want := 600 - from; len(got) != want || !slices.IsSorted(got) || len(slices.Compact(got)) != want {
+				t.Errorf("scan of what is stored from %d gives %d items, want %d in order", from, len(got), want)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 func (s suite[T]) keepsRollBack(t *testing.T, db DB[T]) {
