@@ -268,7 +268,7 @@ func (s *Source) take(_ context.Context, events []freehold.Recorded) error {
 				s.suspect = s.suspect || k >= 0 || r.Incarnation != s.window[n-1].Incarnation
 			}
 			continue
-		case n > 0 && !journal.Follows(s.window[n-1].At, r):
+		case n > 0 && !continues(s.window[n-1].At, r):
 			s.suspect = s.suspect || r.At.Position == s.window[n-1].At.Position+1
 			s.window, s.whole = s.window[:0:0], 0
 		}
@@ -291,6 +291,11 @@ func (s *Source) take(_ context.Context, events []freehold.Recorded) error {
 	}
 	s.signal()
 	return nil
+}
+
+// continues is journal.Follows of an event whose digest was found to be right.
+func continues(after freehold.Mark, r *freehold.Recorded) bool {
+	return r.At.Position == after.Position+1 && r.At.Chain == journal.Chain(after.Chain, r.At.Position, r.Digest)
 }
 
 // announced takes a head that the source's relay announces.

@@ -303,24 +303,27 @@ func hexInto(dst []byte, s string) error {
 	if len(s) != 2*len(dst) {
 		return fmt.Errorf("%d digits, want %d", len(s), 2*len(dst))
 	}
+	var odd byte
 	for i := range dst {
-		high, low := nibble(s[2*i]), nibble(s[2*i+1])
-		if high|low > 0x0f {
-			return fmt.Errorf("%.80q is not hexadecimal", s)
-		}
+		high, low := nibbles[s[2*i]], nibbles[s[2*i+1]]
+		odd |= high | low
 		dst[i] = high<<4 | low
+	}
+	if odd > 0x0f {
+		return fmt.Errorf("%.80q is not hexadecimal", s)
 	}
 	return nil
 }
 
-func nibble(c byte) byte {
-	switch {
-	case c >= '0' && c <= '9':
-		return c - '0'
-	case c >= 'a' && c <= 'f':
-		return c - 'a' + 10
-	case c >= 'A' && c <= 'F':
-		return c - 'A' + 10
+// nibbles are the values of hexadecimal digits; of any other byte, more than 15.
+var nibbles = func() (all [256]byte) {
+	for c := range all {
+		all[c] = 0xff
 	}
-	return 0xff
-}
+	for _, digits := range [...]string{"0123456789abcdef", "0123456789ABCDEF"} {
+		for n := range len(digits) {
+			all[digits[n]] = byte(n)
+		}
+	}
+	return all
+}()
