@@ -299,7 +299,7 @@ func (b *Bus) makeStream(ctx context.Context, s freehold.Source) (jetstream.Stre
 	return stream, nil
 }
 
-// holds reads the event at a sequence: false if there is none, or what is there is
+// holds reads the event at a sequence, or the last of a run of them: false if there is none, or what is there is
 // not an event of the source.
 func holds(ctx context.Context, stream jetstream.Stream, s freehold.Source, seq uint64) (freehold.Recorded, bool, error) {
 	msg, err := ask(ctx, func(ctx context.Context) (*jetstream.RawStreamMsg, error) { return stream.GetMsg(ctx, seq) })
@@ -309,17 +309,17 @@ func holds(ctx context.Context, stream jetstream.Stream, s freehold.Source, seq 
 	if err != nil {
 		return freehold.Recorded{}, false, fmt.Errorf("nats: message %d of %s: %w", seq, s, err)
 	}
-	r, err := decode(msg.Header, msg.Data)
+	var d transport.Decoder
+	headers(msg.Header, &d)
+	r, err := d.Event(msg.Data)
 	return r, err == nil && r.At.Source == s, nil
 }
 
-// decode rebuilds an event from a message.
-func decode(header nats.Header, data []byte) (freehold.Recorded, error) {
-	var d transport.Decoder
-	for name, values := range header {
+// headers gives d a message's headers.
+func headers(all nats.Header, d *transport.Decoder) {
+	for name, values := range all {
 		if len(values) > 0 {
 			d.Header(name, values[0])
 		}
 	}
-	return d.Event(data)
 }
