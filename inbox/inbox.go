@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -284,7 +285,7 @@ func (s *Source) take(_ context.Context, events []freehold.Recorded) error {
 		}
 	}
 	if over := len(s.window) - s.opts.Window; over > s.opts.Window/2 {
-		s.window = append(make([]freehold.Recorded, 0, 2*s.opts.Window), s.window[over:]...)
+		s.window = slices.Delete(s.window, 0, over) // readers have copies
 	}
 	if n := len(s.window); n > 0 && s.window[n-1].At.Position > s.head.Position {
 		s.head = s.window[n-1].At
