@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -268,7 +269,7 @@ func (s *Source) take(_ context.Context, events []freehold.Recorded) error {
 				s.suspect = s.suspect || k >= 0 || r.Incarnation != s.window[n-1].Incarnation
 			}
 			continue
-		case n > 0 && !journal.Follows(s.window[n-1].At, r):
+		case n > 0 && !continues(s.window[n-1].At, r):
 			s.suspect = s.suspect || r.At.Position == s.window[n-1].At.Position+1
 			s.window, s.whole = s.window[:0:0], 0
 		}
@@ -284,13 +285,18 @@ func (s *Source) take(_ context.Context, events []freehold.Recorded) error {
 		}
 	}
 	if over := len(s.window) - s.opts.Window; over > s.opts.Window/2 {
-		s.window = append(make([]freehold.Recorded, 0, 2*s.opts.Window), s.window[over:]...)
+		s.window = slices.Delete(s.window, 0, over) // readers have copies
 	}
 	if n := len(s.window); n > 0 && s.window[n-1].At.Position > s.head.Position {
 		s.head = s.window[n-1].At
 	}
 	s.signal()
 	return nil
+}
+
+// continues is journal.Follows of an event whose digest was found to be right.
+func continues(after freehold.Mark, r *freehold.Recorded) bool {
+	return r.At.Position == after.Position+1 && r.At.Chain == journal.Chain(after.Chain, r.At.Position, r.Digest)
 }
 
 // announced takes a head that the source's relay announces.

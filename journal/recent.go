@@ -18,10 +18,11 @@ const recordBytes = 512
 // what many followers read a moment after the commit is read from the database by
 // none of them.
 type recent struct {
+	asked   sync.Once // for a stream
 	mu      sync.RWMutex
 	chunks  [][]freehold.Recorded // of a commit or a read each; never empty, never changed
 	bytes   int
-	streams map[freehold.StreamID][]*freehold.Recorded // the events of each stream, in order
+	streams map[freehold.StreamID][]*freehold.Recorded // the events of each stream, in order; nil before somebody asked for one
 	clears  int                                        // how often it was cleared
 	epoch   freehold.Epoch                             // that the newest fork began
 }
@@ -77,20 +78,17 @@ func (r *recent) append(events []freehold.Recorded) {
 		events = events[known:]
 	}
 	chunk := append(make([]freehold.Recorded, 0, len(events)), events...)
-	if r.streams == nil {
-		r.streams = map[freehold.StreamID][]*freehold.Recorded{}
-	}
 	r.chunks = append(r.chunks, chunk)
 	r.bytes += bytesOf(chunk)
-	for i := range chunk {
-		e := &chunk[i]
-		r.streams[e.Stream] = append(r.streams[e.Stream], e)
-	}
+	r.sort(chunk)
 	for len(r.chunks) > 1 && r.bytes > recentBytes {
 		oldest := r.chunks[0]
 		r.bytes -= bytesOf(oldest)
 		r.chunks[0] = nil
 		r.chunks = r.chunks[1:]
+		if r.streams == nil {
+			continue
+		}
 		for i := range oldest {
 			if of := r.streams[oldest[i].Stream]; len(of) > 1 {
 				r.streams[oldest[i].Stream] = of[1:]
@@ -101,12 +99,35 @@ func (r *recent) append(events []freehold.Recorded) {
 	}
 }
 
+// sort puts a chunk's events to their streams, if streams are asked for: a service
+// that keeps its state in tables of its own never does.
+func (r *recent) sort(chunk []freehold.Recorded) {
+	if r.streams == nil {
+		return
+	}
+	for i := range chunk {
+		e := &chunk[i]
+		r.streams[e.Stream] = append(r.streams[e.Stream], e)
+	}
+}
+
+// byStream sorts what there is, and from now on what is added.
+func (r *recent) byStream() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.streams = map[freehold.StreamID][]*freehold.Recorded{}
+	for _, chunk := range r.chunks {
+		r.sort(chunk)
+	}
+}
+
 // stream returns copies of a stream's events behind a version up to another, or
 // false if it does not hold them all.
 func (r *recent) stream(s freehold.StreamID, after, upto freehold.Version) ([]freehold.Recorded, bool) {
 	if after >= upto {
 		return nil, true
 	}
+	r.asked.Do(r.byStream)
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	of := r.streams[s]
@@ -168,7 +189,10 @@ func (r *recent) clear() {
 	r.forget()
 }
 
-func (r *recent) forget() { r.chunks, r.bytes, r.streams = nil, 0, nil }
+func (r *recent) forget() {
+	r.chunks, r.bytes = nil, 0
+	clear(r.streams)
+}
 
 func bytesOf(events []freehold.Recorded) (n int) {
 	for i := range events {

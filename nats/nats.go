@@ -217,7 +217,7 @@ func (b *Bus) Audit(ctx context.Context, s freehold.Source) ([]string, error) {
 		return nil, fmt.Errorf("nats: stream of %s: %w", s, err)
 	}
 	c := stream.CachedInfo().Config
-	return []string{fmt.Sprintf("stream %s: %s storage, %d replicas, at most %d bytes: disposable, the journal is the record", c.Name, c.Storage, c.Replicas, c.MaxBytes)}, nil
+	return []string{fmt.Sprintf("stream %s: %s storage, persist mode %s, %d replicas, at most %d bytes: disposable, the journal is the record", c.Name, c.Storage, c.PersistMode, c.Replicas, c.MaxBytes)}, nil
 }
 
 // Check says in words what the server lets this connection do.
@@ -278,14 +278,28 @@ func (b *Bus) makeStream(ctx context.Context, s freehold.Source) (jetstream.Stre
 		// the window remembers ids of messages that are no longer there.
 		Duplicates: 100 * time.Millisecond,
 	}
-	stream, err := ask(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.CreateOrUpdateStream(ctx, config) })
+	mode := jetstream.DefaultPersistMode
+	if b.opts.Server != nil && b.opts.Replicas == 1 {
+		// What the server loses when this process is killed is published again: it need
+		// not write each message before it takes the next.
+		mode = jetstream.AsyncPersistMode
+	}
+	create := func(ctx context.Context) (jetstream.Stream, error) {
+		config.PersistMode = mode
+		return b.js.CreateOrUpdateStream(ctx, config)
+	}
+	stream, err := ask(ctx, create)
+	if refused := (*jetstream.APIError)(nil); errors.As(err, &refused) && strings.Contains(refused.Description, "persist mode") {
+		mode = jetstream.AsyncPersistMode - mode // the stream is there, and this cannot be changed
+		stream, err = ask(ctx, create)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("nats: stream of %s: %w", s, err)
 	}
 	return stream, nil
 }
 
-// holds reads the event at a sequence: false if there is none, or what is there is
+// holds reads the event at a sequence, or the last of a run of them: false if there is none, or what is there is
 // not an event of the source.
 func holds(ctx context.Context, stream jetstream.Stream, s freehold.Source, seq uint64) (freehold.Recorded, bool, error) {
 	msg, err := ask(ctx, func(ctx context.Context) (*jetstream.RawStreamMsg, error) { return stream.GetMsg(ctx, seq) })
@@ -295,17 +309,17 @@ func holds(ctx context.Context, stream jetstream.Stream, s freehold.Source, seq 
 	if err != nil {
 		return freehold.Recorded{}, false, fmt.Errorf("nats: message %d of %s: %w", seq, s, err)
 	}
-	r, err := decode(msg.Header, msg.Data)
+	var d transport.Decoder
+	headers(msg.Header, &d)
+	r, err := d.Event(msg.Data)
 	return r, err == nil && r.At.Source == s, nil
 }
 
-// decode rebuilds an event from a message.
-func decode(header nats.Header, data []byte) (freehold.Recorded, error) {
-	var d transport.Decoder
-	for name, values := range header {
+// headers gives d a message's headers.
+func headers(all nats.Header, d *transport.Decoder) {
+	for name, values := range all {
 		if len(values) > 0 {
 			d.Header(name, values[0])
 		}
 	}
-	return d.Event(data)
 }

@@ -150,13 +150,15 @@ func (p *publisher) send(ctx context.Context, events []freehold.Recorded) error 
 		last--
 	}
 	seq, id := p.seq, p.id
-	for i := range events[:last+1] {
-		r := &events[i]
+	for i := 0; i <= last; {
+		run := events[i : i+transport.Run(events[i:last+1])]
+		i += len(run)
+		r := &run[len(run)-1]
 		if size(r) > limit {
 			continue // readers get it from the feed
 		}
-		msg := p.message(r, seq, id)
-		if i == last {
+		msg := p.message(run, seq, id)
+		if i > last {
 			p.asked++
 			msg.Reply = p.inbox + strconv.FormatUint(p.asked, 10)
 		}
@@ -178,6 +180,9 @@ func (p *publisher) send(ctx context.Context, events []freehold.Recorded) error 
 // size is what an event takes as a message, without the headers that every event
 // has, which are far below maxHeaders.
 func size(r *freehold.Recorded) int {
+	if r.Internal {
+		return 0
+	}
 	m := &r.Meta
 	meta := 3 * (len(m.Correlation) + len(m.Causation) + len(m.Tenant) + len(m.Actor) + len(m.TraceParent))
 	if meta > maxHeaders-4096 {
@@ -186,8 +191,10 @@ func size(r *freehold.Recorded) int {
 	return len(r.Raw) + meta
 }
 
-// message makes the message of an event. It is valid until the next call.
-func (p *publisher) message(r *freehold.Recorded, seq uint64, id string) *nats.Msg {
+// message makes the message of an event, or of a run of them. It is valid until the
+// next call.
+func (p *publisher) message(run []freehold.Recorded, seq uint64, id string) *nats.Msg {
+	r := &run[len(run)-1]
 	clear(p.header)
 	p.raw = append(p.raw[:0], version+"\r\n"...)
 	p.set(headerMsgID, messageID(r.At))
@@ -200,6 +207,11 @@ func (p *publisher) message(r *freehold.Recorded, seq uint64, id string) *nats.M
 	name := streamName(p.source)
 	if r.Internal {
 		msg.Subject = name + "." + transport.PlaceholderType
+		if len(run) > 1 {
+			transport.RunHeader(run, p.set)
+			msg.Data = transport.AppendRun(nil, run)
+			p.set(headerContentType, "application/octet-stream")
+		}
 	} else {
 		msg.Subject = name + "." + r.Type.Name
 		msg.Data = r.Raw

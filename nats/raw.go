@@ -3,6 +3,7 @@ package nats
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -10,7 +11,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/transport"
 )
 
@@ -100,17 +100,17 @@ func isStatus(data []byte) bool {
 	return len(data) > len(version) && data[len(version)] == ' ' && string(data[:len(version)]) == version
 }
 
-// decodeRaw rebuilds an event from a message whose headers are in front of its data.
-func decodeRaw(data []byte) (freehold.Recorded, error) {
-	end := bytes.Index(data, []byte("\r\n\r\n"))
-	if end < 0 || string(data[:min(len(version), end)]) != version {
-		return freehold.Recorded{}, fmt.Errorf("nats: a message without headers")
+// rawHeaders gives d the headers that stand in front of a message's data, and returns
+// the data.
+func rawHeaders(message []byte, d *transport.Decoder) (data []byte, err error) {
+	end := bytes.Index(message, []byte("\r\n\r\n"))
+	if end < 0 || string(message[:min(len(version), end)]) != version {
+		return nil, errors.New("nats: a message without headers")
 	}
-	var d transport.Decoder
-	_, lines, _ := strings.Cut(string(data[:end]), "\r\n")
+	_, lines, _ := strings.Cut(string(message[:end]), "\r\n")
 	for line := range strings.SplitSeq(lines, "\r\n") {
 		name, value, _ := strings.Cut(line, ":")
 		d.Header(name, strings.TrimSpace(value))
 	}
-	return d.Event(data[end+len("\r\n\r\n"):])
+	return message[end+len("\r\n\r\n"):], nil
 }

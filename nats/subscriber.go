@@ -227,16 +227,20 @@ func (c *consumption) take(ctx context.Context, m *nats.Msg, h transport.Handler
 		return errMissed
 	}
 	c.delivered = n
-	var r freehold.Recorded
+	var d transport.Decoder
+	payload := m.Data
 	if c.bus.raw {
-		r, err = decodeRaw(m.Data)
+		payload, err = rawHeaders(m.Data, &d)
 	} else {
-		r, err = decode(m.Header, m.Data)
+		headers(m.Header, &d)
+	}
+	if err == nil {
+		c.events, err = d.Append(c.events, payload)
 	}
 	if err != nil {
 		return nil // not an event of ours: anyone may write to a subject; gaps go to the feed
 	}
-	if c.events = append(c.events, r); len(c.events) == atOnce {
+	if len(c.events) >= atOnce {
 		return c.deliver(ctx, h)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"iter"
@@ -70,9 +71,9 @@ func (k keeper) Marks(ctx context.Context) ([]follow.Place, error) {
 	return all, rows.Err()
 }
 
-func (k keeper) Get(ctx context.Context, space, key string) (value []byte, found bool, err error) {
+func (k keeper) Get(_ context.Context, space, key string) (value []byte, found bool, err error) {
 	if !k.tx.writer {
-		return k.stored(ctx, space, key)
+		return k.stored(space, key)
 	}
 	end, err := k.tx.begin()
 	if err != nil {
@@ -84,7 +85,7 @@ func (k keeper) Get(ctx context.Context, space, key string) (value []byte, found
 	if known {
 		return bytes.Clone(v.value), v.found, nil
 	}
-	if value, found, err = k.stored(ctx, space, key); err != nil {
+	if value, found, err = k.stored(space, key); err != nil {
 		return nil, false, err
 	}
 	if end, err = k.tx.begin(); err != nil {
@@ -96,12 +97,20 @@ func (k keeper) Get(ctx context.Context, space, key string) (value []byte, found
 }
 
 // stored reads the table.
-func (k keeper) stored(ctx context.Context, space, key string) (value []byte, found bool, err error) {
-	err = k.tx.QueryRowContext(ctx, `SELECT value FROM freehold_keep WHERE space = $1 AND key = $2`, space, key).Scan(&value)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, false, nil
+func (k keeper) stored(space, key string) (kept []byte, found bool, err error) {
+	end, err := k.tx.begin()
+	if err != nil {
+		return nil, false, err
 	}
-	return value, err == nil, err
+	defer end()
+	err = k.tx.session.do(func(d *direct) error {
+		return d.query(`SELECT value FROM freehold_keep WHERE space = ? AND key = ?`, func(row []driver.Value) (err error) {
+			kept, err = value[[]byte](row[0])
+			found = true
+			return err
+		}, space, key)
+	})
+	return kept, found, k.tx.note(err)
 }
 
 func (k keeper) Put(_ context.Context, space, key string, value []byte) error {

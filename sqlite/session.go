@@ -75,7 +75,7 @@ func (d *direct) prepare(query string) (*ownStmt, error) {
 	if st := d.stmts[query]; st != nil {
 		return st, nil
 	}
-	prepared, err := d.conn.PrepareContext(context.Background(), query)
+	prepared, err := d.conn.PrepareContext(context.Background(), positional(query))
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +193,7 @@ func (c *stmtCache) get(query string) (*sql.Stmt, error) {
 	if stmt := c.stmts[query]; stmt != nil {
 		return stmt, nil
 	}
-	stmt, err := c.conn.PrepareContext(context.Background(), query)
+	stmt, err := c.conn.PrepareContext(context.Background(), positional(query))
 	if err != nil {
 		return nil, err
 	}

@@ -40,8 +40,8 @@ func fromHeaderValue(s string) string {
 	}
 	b := append(make([]byte, 0, len(s)), s[:at]...)
 	for i := at; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) && nibble(s[i+1])|nibble(s[i+2]) <= 0x0f {
-			b = append(b, nibble(s[i+1])<<4|nibble(s[i+2]))
+		if s[i] == '%' && i+2 < len(s) && nibbles[s[i+1]]|nibbles[s[i+2]] <= 0x0f {
+			b = append(b, nibbles[s[i+1]]<<4|nibbles[s[i+2]])
 			i += 2
 			continue
 		}

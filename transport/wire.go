@@ -34,6 +34,7 @@ const (
 	attrStreamVersion = "streamversion"
 	attrSchemaVersion = "schemaversion"
 	attrLast          = "lastoftx"
+	attrFirst         = "first" // of a run of internal events: where it begins
 	attrCorrelation   = "correlationid"
 	attrCausation     = "causationid"
 	attrTenant        = "tenant"
@@ -86,8 +87,7 @@ func appendAttributes(b []byte, all []span, r *freehold.Recorded) ([]byte, []spa
 	b = append(b, "1.0"...)
 	done(headerPrefix + attrSpec)
 	if r.Internal {
-		b = append(append(b, r.At.Epoch...), '-')
-		b = strconv.AppendInt(b, int64(r.At.Position), 10)
+		b = appendPlaceholderID(b, r.At)
 		done(headerPrefix + attrID)
 		b = append(b, PlaceholderType...)
 		done(headerPrefix + attrType)
@@ -168,9 +168,10 @@ func digits(b []byte, n, width int) []byte {
 // Decoder rebuilds an event from its attributes, in any order. The zero value is
 // ready.
 type Decoder struct {
-	r    freehold.Recorded
-	seen uint32
-	err  error
+	r     freehold.Recorded
+	first freehold.Position // of a run of placeholders that ends with r, 0 if it is none
+	seen  uint32
+	err   error
 }
 
 // Which attributes an event must have.
@@ -247,6 +248,8 @@ func (d *Decoder) Set(name, value string) {
 		d.seen |= needStreamVersion
 	case attrLast:
 		d.r.Last = value == "true"
+	case attrFirst:
+		d.first = freehold.Position(d.number(name, value))
 	case attrCorrelation:
 		d.r.Meta.Correlation = value
 	case attrCausation:
@@ -261,7 +264,8 @@ func (d *Decoder) Set(name, value string) {
 }
 
 // Event returns the event with its payload, which it keeps, and makes d ready for
-// the next. The event is not bound to a catalog, and nothing has been verified.
+// the next; of a run of placeholders, the last. The event is not bound to a catalog,
+// and nothing has been verified.
 func (d *Decoder) Event(payload []byte) (freehold.Recorded, error) {
 	r, seen, err := d.r, d.seen, d.err
 	*d = Decoder{}
@@ -303,24 +307,27 @@ func hexInto(dst []byte, s string) error {
 	if len(s) != 2*len(dst) {
 		return fmt.Errorf("%d digits, want %d", len(s), 2*len(dst))
 	}
+	var odd byte
 	for i := range dst {
-		high, low := nibble(s[2*i]), nibble(s[2*i+1])
-		if high|low > 0x0f {
-			return fmt.Errorf("%.80q is not hexadecimal", s)
-		}
+		high, low := nibbles[s[2*i]], nibbles[s[2*i+1]]
+		odd |= high | low
 		dst[i] = high<<4 | low
+	}
+	if odd > 0x0f {
+		return fmt.Errorf("%.80q is not hexadecimal", s)
 	}
 	return nil
 }
 
-func nibble(c byte) byte {
-	switch {
-	case c >= '0' && c <= '9':
-		return c - '0'
-	case c >= 'a' && c <= 'f':
-		return c - 'a' + 10
-	case c >= 'A' && c <= 'F':
-		return c - 'A' + 10
+// nibbles are the values of hexadecimal digits; of any other byte, more than 15.
+var nibbles = func() (all [256]byte) {
+	for c := range all {
+		all[c] = 0xff
 	}
-	return 0xff
-}
+	for _, digits := range [...]string{"0123456789abcdef", "0123456789ABCDEF"} {
+		for n := range len(digits) {
+			all[digits[n]] = byte(n)
+		}
+	}
+	return all
+}()

@@ -176,8 +176,7 @@ func (b *batch) flush(ctx context.Context) error {
 }
 
 // chunks are how many rows a statement may have: few different statements, so that
-// each is prepared once, and no large ones, because SQLite looks for the names of
-// placeholders one after the other.
+// each is prepared once.
 var chunks = [...]int{12, 4, 1}
 
 // inChunks gives all in chunks of these sizes to fn.

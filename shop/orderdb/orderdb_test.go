@@ -308,3 +308,53 @@ func TestSalesRefuseToOverflow(t *testing.T) {
 		return err
 	})
 }
+
+// What a follower remembers of the orders is nothing to go by when another one has
+// moved its mark meanwhile.
+func TestOrdersAreReadAgainBehindAnotherInstance(t *testing.T) {
+	t.Parallel()
+	source, err := memory.Open(t.Context(), "order", types(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	db := open(t)
+	one, other := orderdb.NewOrders("orders").Routes(), orderdb.NewOrders("orders").Routes()
+	follows := func(routes []follow.Route[kv.Tx], events ...freehold.Event) {
+		t.Helper()
+		tok, err := source.Append(t.Context(), freehold.Write{Stream: "order-1", Expect: freehold.Any, Events: events})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := follow.New("views", db, []follow.Source{source.Journal()}, nil, routes...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		done := make(chan error, 1)
+		go func() { done <- f.Run(ctx) }()
+		if err := f.WaitFor(ctx, tok); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	follows(one, event.OrderPlaced{Order: "1", Trade: trade("c1"), Policy: event.Partial, Lines: lines(), Total: 8651})
+	follows(other, event.OrderConfirmed{Order: "1", Trade: trade("c1"), Lines: lines(), Amount: 8651})
+	follows(one, event.OrderPaid{Order: "1", Amount: 8651})
+	follows(one, event.OrderShipped{Order: "1"})
+	view(t, db, func(ctx context.Context, tx kv.Tx) error {
+		o, _, found, err := orderdb.NewOrders("orders").Get(ctx, tx, "1")
+		var history []string
+		for _, h := range o.History {
+			history = append(history, h.Event)
+		}
+		if got := strings.Join(history, " "); !found || o.Status != order.Shipped || o.Amount != 8651 || got != "order.placed order.confirmed order.paid order.shipped" {
+			t.Errorf("%v, %s, %s, history %s", found, o.Status, o.Amount, got)
+		}
+		return err
+	})
+}

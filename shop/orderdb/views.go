@@ -146,16 +146,18 @@ func some(ctx context.Context, tx kv.Tx, prefix string, after int64, limit int) 
 // Routes builds the read model from Order's journal, each batch with one read and
 // one write for each order that it touches.
 func (v Orders) Routes() []follow.Route[kv.Tx] {
-	return []follow.Route[kv.Tx]{follow.Batch(v.apply)}
+	m := &recent{}
+	return []follow.Route[kv.Tx]{follow.Batch(func(ctx context.Context, tx kv.Tx, rs []freehold.Recorded) error { return v.apply(ctx, tx, rs, m) })}
 }
 
-// known yields the ids of the orders that events may change and do not begin.
-func known(rs []freehold.Recorded) iter.Seq[string] {
+// known yields the ids of the orders that events may change and do not begin, and that
+// are not remembered.
+func known(rs []freehold.Recorded, m *recent) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		begun := map[string]bool{}
 		for i := range rs {
 			id := rs[i].Stream.ID()
-			if !begun[id] && rs[i].Type.Name != "order.placed" && !yield(id) {
+			if _, remembered := m.get(id); !begun[id] && !remembered && rs[i].Type.Name != "order.placed" && !yield(id) {
 				return
 			}
 			begun[id] = true
@@ -169,8 +171,9 @@ type touched struct {
 	was order.Status
 }
 
-func (v Orders) apply(ctx context.Context, tx kv.Tx, rs []freehold.Recorded) error {
-	if err := v.orders().Warm(ctx, tx, known(rs)); err != nil {
+func (v Orders) apply(ctx context.Context, tx kv.Tx, rs []freehold.Recorded, m *recent) error {
+	m.begin(&rs[0])
+	if err := v.orders().Warm(ctx, tx, known(rs, m)); err != nil {
 		return err
 	}
 	orders := map[string]*touched{}
@@ -179,9 +182,12 @@ func (v Orders) apply(ctx context.Context, tx kv.Tx, rs []freehold.Recorded) err
 		if o := orders[id]; o != nil {
 			return o, nil
 		}
-		view, found, err := v.orders().Get(ctx, tx, id)
-		if err != nil {
-			return nil, err
+		view, found := m.get(id)
+		if !found {
+			var err error
+			if view, found, err = v.orders().Get(ctx, tx, id); err != nil {
+				return nil, err
+			}
 		}
 		if !found {
 			return nil, fmt.Errorf("orderdb: an event of order %s, which was never placed", id)
@@ -214,14 +220,16 @@ func (v Orders) apply(ctx context.Context, tx kv.Tx, rs []freehold.Recorded) err
 		o.evolve(e)
 		o.History = append(o.History, Happened{Event: r.Type.Name, At: r.Time, Position: r.At.Position, Cause: r.Meta.Causation, Actor: r.Meta.Actor})
 	}
+	at := rs[len(rs)-1].At
 	for _, id := range changed {
 		if err := v.store(ctx, tx, orders[id]); err != nil {
 			return err
 		}
 		if v.Touched != nil {
-			v.Touched(id, rs[len(rs)-1].At)
+			v.Touched(id, at)
 		}
 	}
+	m.put(at, orders)
 	return nil
 }
 

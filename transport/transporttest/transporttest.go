@@ -85,7 +85,7 @@ func Run(t *testing.T, h Harness) {
 }
 
 // history makes n events of a source as its journal would: chained, in transactions
-// of one to three events, every fifth event internal. pad adds to the payloads.
+// of one to three events, every fifth event internal, and six in a row now and then. pad adds to the payloads.
 func history(s freehold.Source, n int, pad string) []freehold.Recorded {
 	at := freehold.Mark{Source: s, Epoch: "0123456789abcdef"}
 	events := make([]freehold.Recorded, n)
@@ -94,7 +94,7 @@ func history(s freehold.Source, n int, pad string) []freehold.Recorded {
 		*r = freehold.Recorded{
 			ID: "tx" + strconv.Itoa(i) + "-0", Incarnation: "fedcba9876543210", Stream: freehold.Stream("order", strconv.Itoa(i%7)), Version: freehold.Version(i/7 + 1),
 			Type: freehold.T("order.placed", 1), Time: time.UnixMicro(1_700_000_000_000_000 + int64(i)).UTC(), Last: i%3 != 1 || i == n-1,
-			Meta: freehold.Meta{Correlation: "c " + strconv.Itoa(i), Actor: "ä\"%\n"}, Internal: i%5 == 4,
+			Meta: freehold.Meta{Correlation: "c " + strconv.Itoa(i), Actor: "ä\"%\n"}, Internal: i%5 == 4 || i%20 > 13,
 			Raw: []byte(`{"n":` + strconv.Itoa(i) + `,"pad":"` + pad + `"}`), Nonce: []byte("0123456789abcdef"),
 		}
 		r.Digest = journal.Digest(r)

@@ -1,0 +1,41 @@
+package orderdb
+
+import "github.com/freehold-go/freehold"
+
+// recent remembers orders as the last batches have stored them, so that the next one
+// need not read and decode them again. It is believed by a batch that begins directly
+// behind the last one: the follower's mark, which moves in the same transaction, then
+// stands where it stood when all of this was stored. One goroutine uses it.
+type recent struct {
+	at         freehold.Mark        // the last event taken in
+	young, old map[string]OrderView // two generations bound the memory
+}
+
+// recentOrders is how many orders each generation holds.
+const recentOrders = 2 << 10
+
+// begin forgets everything unless r, the first event of a batch, is the next one: an
+// earlier batch may have been rolled back, or another instance have gone on.
+func (m *recent) begin(r *freehold.Recorded) {
+	if r.At.Position != m.at.Position+1 || r.At.Epoch != m.at.Epoch {
+		*m = recent{}
+	}
+}
+
+func (m *recent) get(id string) (o OrderView, ok bool) {
+	if o, ok = m.young[id]; !ok {
+		o, ok = m.old[id]
+	}
+	return o, ok
+}
+
+// put takes in what a batch has stored, which ends at a mark.
+func (m *recent) put(at freehold.Mark, stored map[string]*touched) {
+	m.at = at
+	for id, o := range stored {
+		if m.young == nil || len(m.young) >= recentOrders {
+			m.young, m.old = make(map[string]OrderView, recentOrders), m.young
+		}
+		m.young[id] = o.OrderView
+	}
+}
