@@ -363,24 +363,3 @@ func TestBrokerKeepsItsStreamsWhereItIsTold(t *testing.T) {
 		t.Errorf("audit %q, want the directory %s as the server has it", audit, dir)
 	}
 }
-
-func TestTheServerInTheProcessWritesBehindItsAnswers(t *testing.T) {
-	t.Parallel()
-	srv, remote := startRemote(t, filepath.Join(t.TempDir(), "js"))
-	within := attach(t, srv, "", &nats.Options{Server: srv})
-	for _, one := range []struct {
-		source freehold.Source
-		first  *nats.Bus
-		mode   string
-	}{{"near", within, "Async"}, {"far", remote, "Default"}} {
-		for _, bus := range []*nats.Bus{one.first, within, remote} { // a stream that is there stays as it is
-			if _, err := bus.Publisher(one.source).Last(t.Context(), one.source); err != nil {
-				t.Fatal(err)
-			}
-			audit, err := bus.Audit(t.Context(), one.source)
-			if err != nil || len(audit) != 1 || !strings.Contains(audit[0], "persist mode "+one.mode+",") {
-				t.Errorf("%s: audit %q, want persist mode %s: %v", one.source, audit, one.mode, err)
-			}
-		}
-	}
-}

@@ -217,7 +217,7 @@ func (b *Bus) Audit(ctx context.Context, s freehold.Source) ([]string, error) {
 		return nil, fmt.Errorf("nats: stream of %s: %w", s, err)
 	}
 	c := stream.CachedInfo().Config
-	return []string{fmt.Sprintf("stream %s: %s storage, persist mode %s, %d replicas, at most %d bytes: disposable, the journal is the record", c.Name, c.Storage, c.PersistMode, c.Replicas, c.MaxBytes)}, nil
+	return []string{fmt.Sprintf("stream %s: %s storage, %d replicas, at most %d bytes: disposable, the journal is the record", c.Name, c.Storage, c.Replicas, c.MaxBytes)}, nil
 }
 
 // Check says in words what the server lets this connection do.
@@ -278,21 +278,7 @@ func (b *Bus) makeStream(ctx context.Context, s freehold.Source) (jetstream.Stre
 		// the window remembers ids of messages that are no longer there.
 		Duplicates: 100 * time.Millisecond,
 	}
-	mode := jetstream.DefaultPersistMode
-	if b.opts.Server != nil && b.opts.Replicas == 1 {
-		// What the server loses when this process is killed is published again: it need
-		// not write each message before it takes the next.
-		mode = jetstream.AsyncPersistMode
-	}
-	create := func(ctx context.Context) (jetstream.Stream, error) {
-		config.PersistMode = mode
-		return b.js.CreateOrUpdateStream(ctx, config)
-	}
-	stream, err := ask(ctx, create)
-	if refused := (*jetstream.APIError)(nil); errors.As(err, &refused) && strings.Contains(refused.Description, "persist mode") {
-		mode = jetstream.AsyncPersistMode - mode // the stream is there, and this cannot be changed
-		stream, err = ask(ctx, create)
-	}
+	stream, err := ask(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.CreateOrUpdateStream(ctx, config) })
 	if err != nil {
 		return nil, fmt.Errorf("nats: stream of %s: %w", s, err)
 	}
