@@ -46,13 +46,13 @@ type appendCall struct {
 
 	drafts [][]freehold.Recorded // of each write
 	last   int                   // place of its last event in the transaction, -1 without events
-	seq    int64                 // what that event drew
+	placed drawn                 // that event
 	alone  bool
 	err    error // a conflict, told when the transaction is over
 }
 
 type outcome struct {
-	seq   int64 // of its last event, 0 without events
+	last  drawn // its last event, zero without events
 	err   error
 	alone bool // run it by itself
 }
@@ -142,10 +142,10 @@ func (db *DB) Append(ctx context.Context, writes ...freehold.Write) (freehold.To
 	case o.alone:
 	case o.err != nil:
 		return freehold.Token{}, o.err
-	case o.seq == 0:
+	case o.last == drawn{}:
 		return db.tokenWithoutEvents()
 	default:
-		return db.seq.token(o.seq)
+		return db.seq.token(o.last)
 	}
 	return db.Update(context.WithoutCancel(ctx), func(ctx context.Context, tx sqldb.Tx) error {
 		for _, w := range writes {
@@ -204,16 +204,16 @@ func (db *DB) appendTogether(group []*appendCall) {
 			call.done <- outcome{err: call.err, alone: call.alone}
 			continue
 		}
-		call.done <- outcome{seq: call.seq}
+		call.done <- outcome{last: call.placed}
 	}
 }
 
 // tryTogether commits what it can of the group. It returns an error only if
 // nothing was written.
 func (db *DB) tryTogether(group []*appendCall) error {
-	seqs, err := db.sendTogether(group)
+	events, err := db.sendTogether(group)
 	if lost := (*lostCommit)(nil); errors.As(err, &lost) {
-		seqs, err = db.settle(lost)
+		events, err = db.settle(lost)
 	}
 	if errors.Is(err, freehold.ErrUnknown) {
 		for _, call := range group {
@@ -223,15 +223,15 @@ func (db *DB) tryTogether(group []*appendCall) error {
 	}
 	for _, call := range group {
 		if err == nil && call.last >= 0 && call.err == nil && !call.alone {
-			call.seq = seqs[call.last]
+			call.placed = events[call.last]
 		}
 	}
 	return err
 }
 
 // sendTogether locks the streams of all calls, checks what they expect, and commits.
-// It returns the numbers that the events drew.
-func (db *DB) sendTogether(group []*appendCall) ([]int64, error) {
+// It returns the events.
+func (db *DB) sendTogether(group []*appendCall) ([]drawn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), db.opts.Cancel)
 	defer cancel()
 	conn, err := db.pool.Acquire(ctx)
@@ -252,14 +252,14 @@ func (db *DB) sendTogether(group []*appendCall) ([]int64, error) {
 	for _, call := range group {
 		call.place(a)
 	}
-	seqs, err := db.finish(c, a, nil, true)
+	events, err := db.finish(c, a, nil, true)
 	switch {
 	case err != nil && !definite(err):
 		return nil, &lostCommit{xid, c.PgConn().PID(), err}
 	case err != nil:
 		_, _ = c.Exec(context.WithoutCancel(ctx), `ROLLBACK`) // the pool drops a connection that is not idle
 	}
-	return seqs, err
+	return events, err
 }
 
 // queueLocksTogether locks the streams of a group that no other transaction has locked. A

@@ -22,6 +22,10 @@ import (
 // who is not due yet can have been read by it, nor have read it. The pass is the last
 // thing that it does: it has its locks, so that a pass waits for nobody but the tick of
 // another sequencer, by which one of the two is undone.
+//
+// Its connection is not the sequencer's, which is the one that ends when the server does,
+// so it asks whether the server is the same: behind a fail-over or a restore nothing has a
+// position before this process has compared what it knows.
 
 // carryPatience is for how long a commit waits for the tables of passes at most, which
 // somebody may have locked.
@@ -31,6 +35,10 @@ const carryPatience = "50ms"
 // run again without one.
 var errCarried = errors.New("postgres: nothing was written: the commit carried a pass that failed")
 
+// thisServer is another one as soon as the server was started again, or the tables were
+// made again.
+const thisServer = `(pg_postmaster_start_time()::text || ' ' || 'freehold.tick'::regclass::oid::text)`
+
 // tryCarry takes the turn for the pass of a commit of events. It returns nil if another
 // pass has it, or the journal is not in a state for one.
 func (s *sequencer) tryCarry() *session {
@@ -38,21 +46,26 @@ func (s *sequencer) tryCarry() *session {
 	if c == nil || !c.turn.TryLock() {
 		return nil
 	}
-	if s.carrier.Load() != c || c.stale || c.last.drain != nil {
+	if s.carrier.Load() != c || c.stale || c.lost != nil || c.last.drain != nil {
 		c.turn.Unlock()
 		return nil
 	}
 	return c
 }
 
-// carry sends what a transaction ends with, which inserts events and returns the numbers
-// that they drew, and commits it with a pass. It gives the turn back.
+// carry sends what a transaction ends with, which inserts events and sets seqs to the
+// numbers that they drew, and commits it with a pass. It gives the turn back.
 func (c *session) carry(ctx context.Context, conn *pgx.Conn, b *pgx.Batch, events []freehold.Recorded, seqs *[]int64) error {
 	defer c.turn.Unlock()
 	p := &pass{c: c, begun: time.Now()}
 	p.queueDue(b, inDifference)
 	b.Queue(`SELECT set_config('lock_timeout', $1, true)`, carryPatience)
 	if err := conn.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	if p.server != c.server {
+		c.s.carrier.CompareAndSwap(c, nil)
+		_, err := conn.Exec(ctx, `COMMIT`)
 		return err
 	}
 	if others := len(p.due); others < passSize || mutant.OvertakeDrain { // or else its own have to wait, too
@@ -69,6 +82,9 @@ func (c *session) carry(ctx context.Context, conn *pgx.Conn, b *pgx.Batch, event
 	b.Queue(`COMMIT`)
 	if err := conn.SendBatch(ctx, b).Close(); err != nil {
 		c.stale = true // the session finds out which tick is the last
+		if gone(err) {
+			c.lost = err
+		}
 		c.s.wake()
 		if definite(err) {
 			err = fmt.Errorf("%w: %w", errCarried, err)

@@ -14,9 +14,12 @@ import (
 	"github.com/freehold-go/freehold/journal"
 )
 
-func queueTick(b *pgx.Batch, t tick) {
-	b.Queue(`INSERT INTO freehold.tick (pass, base, drain, position, chain) VALUES ($1, $2::text::pg_snapshot, $3::text::pg_snapshot, $4, $5)`,
-		t.pass, t.base, t.drain, int64(t.head.Position), t.head.Chain[:])
+// queueTick inserts a tick behind the last one, and fails if that is not there, or if
+// another sequencer has been faster.
+func queueTick(b *pgx.Batch, last, t tick) {
+	b.Queue(`INSERT INTO freehold.tick (pass, base, drain, position, chain)
+		VALUES ((SELECT pass + 1 FROM freehold.tick WHERE pass = $1 AND chain = $2), $3::text::pg_snapshot, $4::text::pg_snapshot, $5, $6)`,
+		last.pass, last.head.Chain[:], t.base, t.drain, int64(t.head.Position), t.head.Chain[:])
 	if t.pass%100 == 0 {
 		b.Queue(`DELETE FROM freehold.tick WHERE pass < $1`, t.pass-1000)
 	}
@@ -93,6 +96,7 @@ type pass struct {
 	now   string // a snapshot: all that is visible in it is due or has a position
 	due   []dueEvent
 
+	server string // where it is made
 	next   tick
 	events []freehold.Recorded
 }
@@ -136,6 +140,10 @@ func (p *pass) committed() {
 // pass takes the turn for a pass, or a look at what another sequencer did that was faster.
 func (c *session) pass(ctx context.Context, where string) (n int, err error) {
 	c.turn.Lock()
+	if c.lost != nil {
+		c.turn.Unlock()
+		return 0, c.lost
+	}
 	if !c.stale {
 		n, err = c.run(ctx, where)
 		c.stale = fenced(err)
@@ -160,7 +168,7 @@ func (c *session) pass(ctx context.Context, where string) (n int, err error) {
 // base is taken before: what is committed between the two is due already, and is found to
 // have a position by the next pass.
 func (p *pass) queueDue(b *pgx.Batch, where string) {
-	b.Queue(`SELECT pg_current_snapshot()::text`).QueryRow(func(row pgx.Row) error { return row.Scan(&p.now) })
+	b.Queue(`SELECT pg_current_snapshot()::text, ` + thisServer).QueryRow(func(row pgx.Row) error { return row.Scan(&p.now, &p.server) })
 	b.Queue(where, p.c.last.base, p.c.last.drain, passSize).Query(func(rows pgx.Rows) error {
 		defer rows.Close()
 		for rows.Next() {
@@ -225,7 +233,7 @@ func (p *pass) queueStamps(b *pgx.Batch, where string) {
 		p.c.s.planted = p.next.base
 	}
 	p.events = p.c.seal(p.due, &p.next.head)
-	queueTick(b, p.next)
+	queueTick(b, p.c.last, p.next)
 	n := len(p.due)
 	positions, seqs, last := make([]int64, n), make([]int64, n), make([]bool, n)
 	digests, chains := make([][]byte, n), make([][]byte, n)

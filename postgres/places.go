@@ -9,14 +9,26 @@ import (
 	"github.com/freehold-go/freehold"
 )
 
-// token returns the token of the transaction whose last event drew a number, when
-// it has its position.
-func (s *sequencer) token(seq int64) (freehold.Token, error) {
+// drawn is an event by the number that it drew. In a database that was restored numbers
+// are drawn again, ids are not.
+type drawn struct {
+	seq int64
+	id  string
+}
+
+func scanDrawn(row pgx.CollectableRow) (e drawn, err error) {
+	err = row.Scan(&e.seq, &e.id)
+	return e, err
+}
+
+// token returns the token of the transaction whose last event this is, when it has its
+// position.
+func (s *sequencer) token(last drawn) (freehold.Token, error) {
 	there := make(chan freehold.Mark, 1)
 	s.mu.Lock()
-	at, known := s.place(seq)
+	at, known := s.place(last)
 	if !known {
-		s.waiting[seq] = append(s.waiting[seq], there)
+		s.waiting[last] = append(s.waiting[last], there)
 	}
 	s.mu.Unlock()
 	if known {
@@ -32,17 +44,17 @@ func (s *sequencer) token(seq int64) (freehold.Token, error) {
 
 // place is that of an event whose place was given a moment ago. It is called with mu
 // held.
-func (s *sequencer) place(seq int64) (at freehold.Mark, known bool) {
-	if at, known = s.young[seq]; !known {
-		at, known = s.old[seq]
+func (s *sequencer) place(e drawn) (at freehold.Mark, known bool) {
+	if at, known = s.young[e]; !known {
+		at, known = s.old[e]
 	}
 	return at, known
 }
 
 // committed wakes the sequencer for an event, unless its commit has carried a pass.
-func (s *sequencer) committed(seq int64) {
+func (s *sequencer) committed(last drawn) {
 	s.mu.Lock()
-	_, known := s.place(seq)
+	_, known := s.place(last)
 	s.mu.Unlock()
 	if !known {
 		s.wake()
@@ -51,11 +63,11 @@ func (s *sequencer) committed(seq int64) {
 
 // stamped tells who waits for an event that it has its position. It is called with
 // mu held.
-func (s *sequencer) stamped(seq int64, at freehold.Mark) {
-	for _, there := range s.waiting[seq] {
+func (s *sequencer) stamped(e drawn, at freehold.Mark) {
+	for _, there := range s.waiting[e] {
 		there <- at
 	}
-	delete(s.waiting, seq)
+	delete(s.waiting, e)
 }
 
 // tell tells who waits for events that they have their positions.
@@ -63,11 +75,12 @@ func (s *sequencer) tell(due []dueEvent, events []freehold.Recorded) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.young) >= generation || s.young == nil {
-		s.young, s.old = make(map[int64]freehold.Mark, generation), s.young
+		s.young, s.old = make(map[drawn]freehold.Mark, generation), s.young
 	}
 	for i := range due {
-		s.young[due[i].seq] = events[i].At
-		s.stamped(due[i].seq, events[i].At)
+		e := drawn{due[i].seq, events[i].ID}
+		s.young[e] = events[i].At
+		s.stamped(e, events[i].At)
 	}
 }
 
@@ -75,8 +88,8 @@ func (s *sequencer) tell(due []dueEvent, events []freehold.Recorded) {
 func (s *sequencer) awaited() (all []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for seq := range s.waiting {
-		all = append(all, seq)
+	for e := range s.waiting {
+		all = append(all, e.seq)
 	}
 	return all
 }
@@ -85,15 +98,15 @@ func (s *sequencer) awaited() (all []int64) {
 // head behind everything that it may have read.
 func (db *DB) tokenWithoutEvents() (freehold.Token, error) {
 	ctx := context.Background()
-	var due []int64
+	var due []drawn
 	b := &pgx.Batch{}
 	// Written so that it goes by the index whatever statistics say: few events are behind
 	// the last pass.
-	b.Queue(`SELECT seq FROM freehold.event e
+	b.Queue(`SELECT seq, id FROM freehold.event e
 		WHERE e.xid >= (SELECT pg_snapshot_xmin(base) FROM freehold.tick ORDER BY pass DESC LIMIT 1)
 			AND (SELECT s.seq FROM freehold.stamp s WHERE s.seq = e.seq) IS NULL
 		ORDER BY e.xid, e.seq LIMIT 100000`).Query(func(rows pgx.Rows) (err error) {
-		due, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+		due, err = pgx.CollectRows(rows, scanDrawn)
 		return err
 	})
 	// Behind it: what has its position by then may have it from another instance, or from a
@@ -102,8 +115,8 @@ func (db *DB) tokenWithoutEvents() (freehold.Token, error) {
 	if err := db.pool.SendBatch(ctx, b).Close(); err != nil {
 		return freehold.Token{}, db.unreached(ctx, err)
 	}
-	for _, seq := range due {
-		if _, err := db.seq.token(seq); err != nil {
+	for _, e := range due {
+		if _, err := db.seq.token(e); err != nil {
 			return freehold.Token{}, err
 		}
 	}

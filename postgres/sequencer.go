@@ -29,10 +29,10 @@ type sequencer struct {
 	planted string // the base of the latest pass, of a planted bug
 
 	mu      sync.Mutex
-	waiting map[int64][]chan freehold.Mark // by the number that an event drew
+	waiting map[drawn][]chan freehold.Mark
 	// young and old are the places of the latest events: the sequencer may be faster
 	// than the writer's connection.
-	young, old map[int64]freehold.Mark
+	young, old map[drawn]freehold.Mark
 
 	checked time.Time   // when it was last looked for events that a pass has missed
 	missed  atomic.Bool // there are such events
@@ -67,7 +67,7 @@ const (
 
 // startSequencer connects and runs until stop. It returns when the head is known.
 func startSequencer(ctx context.Context, db *DB, config *pgx.ConnConfig) (*sequencer, error) {
-	s := &sequencer{db: db, config: config.Copy(), poke: make(chan struct{}, 1), done: make(chan struct{}), waiting: map[int64][]chan freehold.Mark{}}
+	s := &sequencer{db: db, config: config.Copy(), poke: make(chan struct{}, 1), done: make(chan struct{}), waiting: map[drawn][]chan freehold.Mark{}}
 	s.config.RuntimeParams["application_name"] = "freehold sequencer " + string(db.name)
 	if !db.opts.hooks.asleep {
 		// It asks each second at least: one that stands still, as a process or a machine
@@ -142,6 +142,12 @@ func (s *sequencer) run(ctx context.Context, c *session) {
 	}
 }
 
+// gone reports whether the pass that this sequencer knows as the last one is not there.
+func gone(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "23502" && pg.TableName == "tick"
+}
+
 // fenced reports whether another sequencer has written what this one would have.
 func fenced(err error) bool {
 	var pg *pgconn.PgError
@@ -168,7 +174,9 @@ type session struct {
 	holds       bool       // the lock
 	turn        sync.Mutex // of who makes a pass: guards last and stale, and what a pass tells
 	last        tick
-	stale       bool // there may be a tick behind last
+	stale       bool  // there may be a tick behind last
+	lost        error // last is not there: the database was restored
+	server      string
 	incarnation int
 	id          string
 	looked      time.Time // when the head was last read
@@ -199,6 +207,9 @@ func (c *session) close() {
 // open reads the head and tries to become the sequencer.
 func (c *session) open(ctx context.Context) error {
 	if _, err := c.conn.PgConn().Exec(ctx, planByIndex(nil, false)+`; LISTEN freehold`).ReadAll(); err != nil {
+		return err
+	}
+	if err := c.conn.QueryRow(ctx, `SELECT `+thisServer).Scan(&c.server); err != nil {
 		return err
 	}
 	if err := c.compare(ctx); err != nil {
@@ -246,7 +257,7 @@ func (c *session) tryLock(ctx context.Context) error {
 		SELECT coalesce(max(number), 0) + 1, $1, $2, $3, $4 FROM freehold.incarnation RETURNING number`,
 		c.id, int64(c.last.head.Position), c.last.head.Chain[:], journal.Now().UnixMicro()).
 		QueryRow(func(row pgx.Row) error { return row.Scan(&c.incarnation) })
-	queueTick(b, next)
+	queueTick(b, c.last, next)
 	b.Queue(`COMMIT`)
 	if err := c.conn.SendBatch(ctx, b).Close(); fenced(err) { // as long as another one is faster, follow it
 		_, err := c.conn.Exec(ctx, `ROLLBACK`)
@@ -304,22 +315,22 @@ func (c *session) refresh(ctx context.Context) error {
 	if len(awaited) == 0 {
 		return nil
 	}
-	rows, err := c.conn.Query(ctx, `SELECT seq, position, chain FROM freehold.stamp WHERE seq = ANY($1)`, awaited)
+	rows, err := c.conn.Query(ctx, `SELECT seq, e.id, s.position, s.chain FROM freehold.stamp s JOIN freehold.event e USING (seq) WHERE seq = ANY($1)`, awaited)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var seq int64
+		var e drawn
 		var chain []byte
 		at := freehold.Mark{Source: c.s.db.name, Epoch: c.s.db.head.present()}
-		if err := rows.Scan(&seq, (*int64)(&at.Position), &chain); err != nil {
+		if err := rows.Scan(&e.seq, &e.id, (*int64)(&at.Position), &chain); err != nil {
 			return err
 		}
 		copy(at.Chain[:], chain)
 		c.s.db.head.advance(at)
 		c.s.mu.Lock()
-		c.s.stamped(seq, at)
+		c.s.stamped(e, at)
 		c.s.mu.Unlock()
 	}
 	return rows.Err()

@@ -66,6 +66,15 @@ func (a *appended) lockStream(ctx context.Context, c *pgx.Conn, s freehold.Strea
 	return v, nil
 }
 
+// drew are the events with the numbers that they drew, in their order.
+func (a *appended) drew(seqs []int64) []drawn {
+	all := make([]drawn, len(seqs))
+	for i, seq := range seqs {
+		all[i] = drawn{seq, a.events[i].ID}
+	}
+	return all
+}
+
 // queueLocks locks the rows of streams until the end of the transaction, in the
 // order of their names, and returns their versions. Streams that do not exist get a
 // row.

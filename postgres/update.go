@@ -30,12 +30,12 @@ func (db *DB) Update(ctx context.Context, fn func(ctx context.Context, tx sqldb.
 		return freehold.Token{}, err
 	}
 	defer leave()
-	seqs, err := db.update(ctx, fn)
+	events, err := db.update(ctx, fn)
 	switch {
 	case err != nil:
 		return freehold.Token{}, err
-	case len(seqs) > 0:
-		return db.seq.token(seqs[len(seqs)-1])
+	case len(events) > 0:
+		return db.seq.token(events[len(events)-1])
 	}
 	return db.tokenWithoutEvents()
 }
@@ -48,16 +48,16 @@ func (db *DB) Do(ctx context.Context, fn func(ctx context.Context, tx sqldb.Tx) 
 		return err
 	}
 	defer leave()
-	seqs, err := db.update(ctx, fn)
-	if len(seqs) > 0 {
-		db.seq.committed(seqs[len(seqs)-1])
+	events, err := db.update(ctx, fn)
+	if len(events) > 0 {
+		db.seq.committed(events[len(events)-1])
 	}
 	return err
 }
 
 // update runs fn, again if PostgreSQL ends its transaction for a lost race, and
-// returns the numbers that its events drew.
-func (db *DB) update(ctx context.Context, fn func(ctx context.Context, tx sqldb.Tx) error) ([]int64, error) {
+// returns its events.
+func (db *DB) update(ctx context.Context, fn func(ctx context.Context, tx sqldb.Tx) error) ([]drawn, error) {
 	if writer.Nested(ctx) {
 		return nil, freehold.ErrNested
 	}
@@ -66,12 +66,12 @@ func (db *DB) update(ctx context.Context, fn func(ctx context.Context, tx sqldb.
 	}
 	waiting := ctx // the caller may go only while nothing has been started
 	for run := 1; ; run++ {
-		seqs, err := db.run(waiting, ctx, fn, run == 1)
+		events, err := db.run(waiting, ctx, fn, run == 1)
 		if lost := (*lostCommit)(nil); errors.As(err, &lost) {
-			seqs, err = db.settle(lost)
+			events, err = db.settle(lost)
 		}
 		if err == nil || run == maxRuns || !lostRace(err) {
-			return seqs, unavailable(err)
+			return events, unavailable(err)
 		}
 		waiting = context.WithoutCancel(ctx)
 		time.Sleep(rand.N(time.Duration(run) * time.Millisecond))
@@ -97,9 +97,8 @@ func lostRace(err error) bool {
 	return false
 }
 
-// run runs the closure once and commits. It returns the numbers that its events
-// drew. Its connection is free again when it returns. The commit may carry a pass.
-func (db *DB) run(waiting, ctx context.Context, fn func(ctx context.Context, tx sqldb.Tx) error, carries bool) (seqs []int64, err error) {
+// run runs the closure once and commits. It returns its events. Its connection is free again when it returns. The commit may carry a pass.
+func (db *DB) run(waiting, ctx context.Context, fn func(ctx context.Context, tx sqldb.Tx) error, carries bool) (events []drawn, err error) {
 	conn, err := db.sql.Conn(waiting)
 	if err != nil {
 		return nil, db.unreached(waiting, err)
@@ -129,9 +128,9 @@ func (db *DB) run(waiting, ctx context.Context, fn func(ctx context.Context, tx 
 		return nil, err
 	}
 	tx.end()
-	seqs, err = db.commit(tx, carries)
+	events, err = db.commit(tx, carries)
 	committed = err == nil
-	return seqs, err
+	return events, err
 }
 
 // begin begins the transaction of an Update.
@@ -197,7 +196,7 @@ func (db *DB) rollback(conn *sql.Conn) {
 }
 
 // commit inserts the events of a closure and commits.
-func (db *DB) commit(tx *transaction, carries bool) (seqs []int64, err error) {
+func (db *DB) commit(tx *transaction, carries bool) (events []drawn, err error) {
 	err = native(tx.conn, func(c *pgx.Conn) error {
 		if c.PgConn().IsBusy() {
 			return errRows
@@ -205,13 +204,13 @@ func (db *DB) commit(tx *transaction, carries bool) (seqs []int64, err error) {
 		if status := c.PgConn().TxStatus(); status != 'T' {
 			return errStatement
 		}
-		seqs, err = db.finish(c, &tx.appended, tx.kept, carries)
+		events, err = db.finish(c, &tx.appended, tx.kept, carries)
 		if err != nil && !definite(err) {
 			err = &lostCommit{tx.xid, tx.pid, err}
 		}
 		return err
 	})
-	return seqs, err
+	return events, err
 }
 
 // lostCommit is the error of a commit whose answer was lost with the connection.
@@ -225,10 +224,11 @@ func (l *lostCommit) Error() string { return "connection lost: " + l.err.Error()
 func (l *lostCommit) Unwrap() error { return l.err }
 
 // finish is the end of every writing transaction: what followers keep, versions, events,
-// a pass if it carries one, COMMIT. It returns the numbers that the events drew.
-func (db *DB) finish(c *pgx.Conn, a *appended, kept map[keptKey]keptValue, carries bool) (seqs []int64, err error) {
+// a pass if it carries one, COMMIT. It returns the events.
+func (db *DB) finish(c *pgx.Conn, a *appended, kept map[keptKey]keptValue, carries bool) (events []drawn, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
+	var seqs []int64
 	b := &pgx.Batch{}
 	queueKept(b, kept)
 	if stale := a.stale(); len(stale) > 0 {
@@ -240,8 +240,8 @@ func (db *DB) finish(c *pgx.Conn, a *appended, kept map[keptKey]keptValue, carri
 	fail := db.failCommits.Add(-1) >= 0
 	if carries && !fail && len(a.events) > 0 {
 		if turn := db.seq.tryCarry(); turn != nil {
-			err = turn.carry(ctx, c, b, a.events, &seqs)
-			return seqs, err
+			err := turn.carry(ctx, c, b, a.events, &seqs)
+			return a.drew(seqs), err
 		}
 	}
 	if fail {
@@ -253,7 +253,7 @@ func (db *DB) finish(c *pgx.Conn, a *appended, kept map[keptKey]keptValue, carri
 	if err == nil && fail && !mutant.AckBeforeCommit {
 		err = errCommit
 	}
-	return seqs, err
+	return a.drew(seqs), err
 }
 
 // definite reports whether an error says that the transaction was not committed.
@@ -275,7 +275,7 @@ const patience = 10 * time.Second
 // settle finds out what became of a transaction whose connection was lost during
 // its commit. The process that may still work on it is ended first. It needs a
 // connection, so its caller must not hold one.
-func (db *DB) settle(lost *lostCommit) (seqs []int64, err error) {
+func (db *DB) settle(lost *lostCommit) (events []drawn, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for pause := time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
@@ -284,9 +284,9 @@ func (db *DB) settle(lost *lostCommit) (seqs []int64, err error) {
 		switch {
 		case err != nil || status == nil:
 		case *status == "committed":
-			err := db.pool.QueryRow(ctx, `SELECT array(SELECT seq FROM freehold.event WHERE xid = $1::text::xid8 ORDER BY seq)`, lost.xid).Scan(&seqs)
-			if err == nil {
-				return seqs, nil
+			rows, _ := db.pool.Query(ctx, `SELECT seq, id FROM freehold.event WHERE xid = $1::text::xid8 ORDER BY seq`, lost.xid)
+			if events, err := pgx.CollectRows(rows, scanDrawn); err == nil {
+				return events, nil
 			}
 		case *status == "aborted":
 			return nil, fmt.Errorf("postgres: %s: nothing was written: %w", db.name, lost)
