@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/internal/fault"
@@ -21,6 +22,7 @@ type databaseSink[T freehold.Tx] struct {
 	parked   *parkedKeys
 	starts   *starts
 	lanes    *laneTable
+	together *together
 
 	incarnations *incarnations
 }
@@ -71,7 +73,7 @@ func (s *databaseSink[T]) applyAll(ctx context.Context, from freehold.Mark, even
 			from, events = events[0].At, events[1:]
 			continue
 		}
-		err := s.transact(ctx, from, events)
+		err := s.transactTogether(ctx, from, events)
 		if err == nil {
 			return nil
 		}
@@ -92,7 +94,7 @@ func (s *databaseSink[T]) applyAll(ctx context.Context, from freehold.Mark, even
 func (s *databaseSink[T]) applyAlone(ctx context.Context, from freehold.Mark, r freehold.Recorded) (atOnce bool, err error) {
 	pause := s.opts.Pause
 	for attempt := 1; ; attempt++ {
-		err := s.transact(ctx, from, []freehold.Recorded{r})
+		err := s.transact(ctx, &batch{from: from, events: []freehold.Recorded{r}})
 		if err == nil || !errors.As(err, new(handlerError)) {
 			return attempt == 1, err
 		}
@@ -108,51 +110,68 @@ func (s *databaseSink[T]) applyAlone(ctx context.Context, from freehold.Mark, r 
 	}
 }
 
-// transact moves the mark and applies the events in one transaction.
-func (s *databaseSink[T]) transact(ctx context.Context, from freehold.Mark, events []freehold.Recorded) error {
+// transact moves the marks and applies the events of batches, of a source each, in one
+// transaction.
+func (s *databaseSink[T]) transact(ctx context.Context, batches ...*batch) error {
 	var failed error
-	to := events[len(events)-1].At
 	if mutant.MarkOutsideTx {
 		_, err := s.db.Update(context.WithoutCancel(ctx), func(ctx context.Context, tx T) error {
-			return s.db.Keeper(tx).Move(ctx, s.follower, from, to)
+			for _, b := range batches {
+				if err := s.db.Keeper(tx).Move(ctx, s.follower, b.from, b.to()); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
 		if err != nil {
 			return err
 		}
 	}
-	openings := s.incarnations.unknown(from.Source, events)
+	openings := make([][]string, len(batches))
+	for i, b := range batches {
+		openings[i] = s.incarnations.unknown(b.from.Source, b.events)
+	}
 	fault.Point("follow.apply.before")
 	err := Do(context.WithoutCancel(ctx), s.db, func(ctx context.Context, tx T) error {
 		failed = nil
 		k := s.db.Keeper(tx)
-		if !mutant.MarkOutsideTx {
-			if err := k.Move(ctx, s.follower, from, to); err != nil {
+		wanted := make([][]freehold.Recorded, len(batches))
+		for i, b := range batches {
+			if !mutant.MarkOutsideTx {
+				if err := k.Move(ctx, s.follower, b.from, b.to()); err != nil {
+					return err
+				}
+			}
+			for _, id := range openings[i] {
+				if err := k.Put(ctx, incarnationSpace(s.follower, b.from.Source), id, []byte("1")); err != nil {
+					return err
+				}
+			}
+			var err error
+			if wanted[i], err = s.sort(ctx, k, b.events); err != nil {
 				return err
 			}
 		}
-		for _, id := range openings {
-			if err := k.Put(ctx, incarnationSpace(s.follower, from.Source), id, []byte("1")); err != nil {
+		if all := slices.Concat(wanted...); s.opts.Warm != nil && len(all) > 0 {
+			if err := Warm(ctx, tx, func() Hints { return s.opts.Warm(all) }); err != nil {
 				return err
 			}
 		}
-		wanted, err := s.sort(ctx, k, events)
-		if err != nil {
-			return err
-		}
-		if s.opts.Warm != nil && len(wanted) > 0 {
-			if err := Warm(ctx, tx, func() Hints { return s.opts.Warm(wanted) }); err != nil {
-				return err
+		for i := range wanted {
+			if failed = s.handle(ctx, tx, wanted[i]); failed != nil {
+				return failed
 			}
 		}
-		failed = s.handle(ctx, tx, wanted)
-		return failed
+		return nil
 	})
 	fault.Point("follow.apply.after")
 	if err != nil && (failed != nil || errors.Is(err, freehold.ErrTooLong)) && !ofDatabase(err) {
 		return handlerError{err}
 	}
 	if err == nil {
-		s.incarnations.add(from.Source, openings)
+		for i, b := range batches {
+			s.incarnations.add(b.from.Source, openings[i])
+		}
 	}
 	return err
 }

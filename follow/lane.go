@@ -13,6 +13,7 @@ import (
 // lane's instead.
 func (s *databaseSink[T]) laneSink(l *laned, lane int, from, floor, last freehold.Mark) *databaseSink[T] {
 	one := *s
+	one.together = &together{} // lanes run side by side
 	one.db = laneDB[T]{s.db, laneKeeper{follower: s.follower, lane: lane, n: l.n, from: from, floor: floor, last: last}}
 	return &one
 }

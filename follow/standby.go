@@ -11,7 +11,7 @@ import (
 // Stand keeps the follower's places up to date while another instance of the service
 // runs it, so that tokens can be waited for here too. It returns nil when ctx ends.
 func (f *Follower) Stand(ctx context.Context) error {
-	const busy, idle = 10 * time.Millisecond, 250 * time.Millisecond
+	const busy, idle = 10 * time.Millisecond, time.Second
 	looked := time.Time{}
 	for ctx.Err() == nil {
 		due := time.Since(looked) >= idle

@@ -290,6 +290,47 @@ func TestBrokerThatLosesDoublesAndReordersChangesNothing(t *testing.T) {
 	}
 }
 
+// TestASubscriptionThatStoodStillGoesOn: an instance leads, stands by while others
+// apply what comes, and leads again.
+func TestASubscriptionThatStoodStillGoesOn(t *testing.T) {
+	t.Parallel()
+	s, db := newSender(t, memory.NewDisk()), own(t)
+	src, err := inbox.Remote("order", s.URL+"/feed", catalog(t), &inbox.Options{Subscriber: lossy{s.db}, Silence: 50 * time.Millisecond, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := ""
+	for round := range 4 {
+		t.Run(fmt.Sprint("time ", round), func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			leader := src
+			if round%2 == 0 {
+				go func() { done <- src.Run(ctx) }()
+			} else {
+				leader = remote(t, s, nil) // the other instance
+				done <- nil
+			}
+			f := receiver(t, db, leader)
+			var tok freehold.Token
+			for n := range 50 {
+				tok = s.place(t, 100*round+n)
+			}
+			wait(t, f, tok)
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			for n := range 50 {
+				want += fmt.Sprintf("%d;", 100*round+n)
+			}
+			if got := seen(t, db); got != want {
+				t.Errorf("seen %s\nwant %s", got, want)
+			}
+		})
+	}
+}
+
 func TestSilentBrokerCostsOnlyTime(t *testing.T) {
 	t.Parallel()
 	s, db := newSender(t, memory.NewDisk()), own(t)

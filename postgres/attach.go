@@ -49,7 +49,11 @@ func (db *DB) dial(ctx context.Context, config *pgx.ConnConfig, hear pgconn.Noti
 			return nil, err
 		}
 	}
-	return pgx.ConnectConfig(ctx, config)
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err == nil && hear != nil { // it is the sequencer's
+		db.seqPID.Store(conn.PgConn().PID())
+	}
+	return conn, err
 }
 
 // queueBegin begins a transaction. Connections of a pool of Open plan by index anyway.

@@ -62,3 +62,10 @@ func Turned(told ...freehold.Epoch) freehold.Epoch {
 	}
 	return h.present()
 }
+
+// ReadMeta reads stored metadata.
+func ReadMeta(stored string) (freehold.Meta, error) {
+	var r freehold.Recorded
+	err := readMeta(&stored, &r)
+	return r.Meta, err
+}

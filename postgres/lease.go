@@ -12,10 +12,22 @@ const leaseLock = setupLock + 2
 // The lease's connection is asked whether it is still there at each leaseBeat, and
 // PostgreSQL ends it, and the lease with it, when it has not been asked for leaseIdle:
 // the instance may have been stopped. Others ask for the lease at each leaseBeat.
+//
+// The instance that gives positions has the newest events in memory, where the others
+// read them from the database, and hears of commits first. So while another instance
+// does, an instance asks for the lease at each leaseSecond beat only.
 const (
-	leaseBeat = 500 * time.Millisecond
-	leaseIdle = 5 * time.Second
+	leaseBeat   = 500 * time.Millisecond
+	leaseIdle   = 5 * time.Second
+	leaseSecond = 4
 )
+
+// leaseQuery takes the lease, if it is free, unless another instance gives positions and
+// it is not this one's turn.
+const leaseQuery = `SELECT CASE WHEN $4 OR NOT EXISTS (SELECT FROM pg_locks
+		WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+			AND (classid::bigint << 32) + objid::bigint = $2 AND pid <> $3)
+	THEN pg_try_advisory_lock($1) ELSE false END`
 
 // Hold waits until this instance holds the database's lease, a session's advisory
 // lock, runs fn, and gives the lease up. The context of fn ends with ctx and when the
@@ -40,9 +52,10 @@ func (db *DB) Hold(ctx context.Context, fn func(ctx context.Context)) error {
 	}()
 	beat := time.NewTicker(leaseBeat)
 	defer beat.Stop()
-	for {
+	for n := 1; ; n++ {
 		var held bool
-		if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, int64(leaseLock)).Scan(&held); err != nil {
+		err := conn.QueryRow(ctx, leaseQuery, int64(leaseLock), sequencerLock+db.opts.hooks.lock, int32(db.seqPID.Load()), n%leaseSecond == 0).Scan(&held)
+		if err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}

@@ -1,8 +1,10 @@
 package postgres_test
 
 import (
+	"context"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -47,4 +49,44 @@ func TestOneInstanceLeadsAtATime(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestWhoGivesPositionsLeads: also if another instance has asked first.
+func TestWhoGivesPositionsLeads(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	first, second := open(t, url), open(t, url)
+	leads := make(chan string, 2)
+	hold := func(db *postgres.DB, name string) (end func()) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- db.Hold(ctx, func(ctx context.Context) {
+				leads <- name
+				<-ctx.Done()
+			})
+		}()
+		return func() {
+			t.Helper()
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	endSecond := hold(second, "second")
+	select {
+	case name := <-leads:
+		t.Fatalf("%s leads, and the other one gives positions", name)
+	case <-time.After(700 * time.Millisecond):
+	}
+	endFirst := hold(first, "first")
+	if name := <-leads; name != "first" {
+		t.Errorf("%s leads, and the other one gives positions", name)
+	}
+	endFirst()
+	if name := <-leads; name != "second" { // rather than nobody
+		t.Errorf("%s leads again", name)
+	}
+	endSecond()
 }

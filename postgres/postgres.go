@@ -70,6 +70,7 @@ type DB struct {
 	journal *journal.Journal
 	head    head
 	seq     *sequencer
+	seqPID  atomic.Uint32 // of the server's process for the sequencer's connection
 	appends appends
 	audit   []string
 

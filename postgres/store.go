@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -95,13 +96,48 @@ func (db *DB) scan(rows pgx.Rows) ([]freehold.Recorded, error) {
 
 // readMeta sets an event's metadata to what is stored of it.
 func readMeta(meta *string, r *freehold.Recorded) error {
-	if meta == nil {
+	if meta == nil || plainMeta(*meta, &r.Meta) {
 		return nil
 	}
+	r.Meta = freehold.Meta{}
 	if err := json.Unmarshal([]byte(*meta), &r.Meta); err != nil {
 		return fmt.Errorf("event %s: meta: %w", r.ID, err)
 	}
 	return nil
+}
+
+// plainMeta reads metadata as queueEvents writes it, if no text has escapes: nearly
+// always, and every event is read several times.
+func plainMeta(s string, m *freehold.Meta) bool {
+	if len(s) < 2 || s[0] != '{' || s[len(s)-1] != '}' || strings.IndexByte(s, '\\') >= 0 {
+		return false
+	}
+	for s = s[1 : len(s)-1]; ; s = s[1:] {
+		key, rest, _ := strings.Cut(s, `":"`)
+		value, after, ok := strings.Cut(rest, `"`)
+		if !ok {
+			return false
+		}
+		switch key {
+		case `"correlation`:
+			m.Correlation = value
+		case `"causation`:
+			m.Causation = value
+		case `"tenant`:
+			m.Tenant = value
+		case `"actor`:
+			m.Actor = value
+		case `"traceparent`:
+			m.TraceParent = value
+		default:
+			return false
+		}
+		if s = after; s == "" {
+			return true
+		} else if s[0] != ',' {
+			return false
+		}
+	}
 }
 
 func (s store) query(ctx context.Context, sql string, args ...any) ([]freehold.Recorded, error) {

@@ -255,6 +255,7 @@ func (tx *transaction) Lock(_ context.Context, keys ...string) error {
 
 func (tx *transaction) Mark() freehold.Mark { return tx.mark }
 func (tx *transaction) Now() time.Time      { return tx.now }
+func (tx *transaction) Sets() bool          { return true } // see sqldb.Sets
 
 // View runs fn on a snapshot; see freehold.DB.
 func (db *DB) View(ctx context.Context, fn func(ctx context.Context, tx sqldb.Tx) error) error {

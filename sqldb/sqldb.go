@@ -35,3 +35,11 @@ type Tx interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
 }
+
+// Sets reports whether statements of the transaction take slices as parameters, so that
+// one of one text stores any number of rows, from unnest($1::text[], $2::bigint[]):
+// PostgreSQL's do.
+func Sets(tx Tx) bool {
+	s, ok := tx.(interface{ Sets() bool })
+	return ok && s.Sets()
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 
 	"github.com/freehold-go/freehold"
@@ -74,6 +75,11 @@ type runnable interface {
 	Audit() []string
 }
 
+// garbage is how much more than what it uses a service of its own lets accumulate before
+// it collects, in percent. It uses little, so that with Go's 100 it would collect several
+// times a second.
+const garbage = 300
+
 // announce runs a service that New has made, or tells why it was not made, and
 // closes the connection to the broker.
 func announce[S runnable](ctx context.Context, name string, bus *nats.Bus, s S, err error) error {
@@ -82,6 +88,9 @@ func announce[S runnable](ctx context.Context, name string, bus *nats.Bus, s S, 
 	}
 	if err != nil {
 		return err
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
 	}
 	for _, line := range s.Audit() {
 		fmt.Println("  " + line)

@@ -138,7 +138,7 @@ func (s *Server) wire(cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	s.host.Go("orders", orders)
+	s.host.GoSingle("orders", orders)
 	if cfg.Publisher != nil {
 		s.host.GoSingle("relay", outbox.New(s.db.Journal(), cfg.Publisher, &outbox.Options{Log: cfg.Log}))
 	}

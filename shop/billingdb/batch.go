@@ -149,22 +149,18 @@ func (b *batch) flush(ctx context.Context) error {
 			updated = append(updated, h)
 		}
 	}
-	for _, group := range [][]*held{inserted, updated} {
-		store := insertPayments
-		if len(group) > 0 && group[0].stored != nil {
-			store = updatePayments
+	agreed := func(some []*held, stored int64) error {
+		if missing := int64(len(some)) - stored; missing > 0 {
+			b.s.recent.doubt(some)
+			return fmt.Errorf("%d of %d payments from %s on were changed by another transaction: the batch runs again", missing, len(some), some[0].p.Order)
 		}
-		err := inChunks(group, func(chunk []*held) error {
-			n, err := store(ctx, b.tx, chunk)
-			if err == nil && n != int64(len(chunk)) {
-				b.s.recent.doubt(chunk)
-				err = fmt.Errorf("billingdb: %d of %d payments from %s on were changed by another transaction: the batch runs again", int64(len(chunk))-n, len(chunk), chunk[0].p.Order)
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
+		return nil
+	}
+	if err := store(ctx, b.tx, insertPayments, inserted, b.inserted, agreed); err != nil {
+		return fmt.Errorf("billingdb: new payments: %w", err)
+	}
+	if err := store(ctx, b.tx, updatePayments, updated, b.updated, agreed); err != nil {
+		return fmt.Errorf("billingdb: payments: %w", err)
 	}
 	for _, h := range b.order {
 		if err := saveRefunds(ctx, b.tx, &h.p); err != nil {
@@ -173,22 +169,6 @@ func (b *batch) flush(ctx context.Context) error {
 		b.s.recent.put(&h.p, h.next)
 	}
 	return b.books.flush(ctx)
-}
-
-// chunks are how many rows a statement may have: few different statements, so that
-// each is prepared once.
-var chunks = [...]int{12, 4, 1}
-
-// inChunks gives all in chunks of these sizes to fn.
-func inChunks[E any](all []E, fn func([]E) error) error {
-	for _, size := range chunks {
-		for ; len(all) >= size; all = all[size:] {
-			if err := fn(all[:size]); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 func clone(p *billing.Payment) billing.Payment {

@@ -123,63 +123,45 @@ func (b *books) post(ctx context.Context, currency string, entries []billing.Ent
 	return nil
 }
 
-var insertInvoices = rows(func(n int) string {
+var insertInvoices = newStatement(func(rows string) string {
 	return `INSERT INTO invoice (series, number, order_id, reference, customer, country, currency, business_at, amount, issued_at)
-VALUES ` + values(n, 10)
-})
+` + rows
+}, "TEXT", "BIGINT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT", "BIGINT")
 
-var insertCredits = rows(func(n int) string {
+var insertCredits = newStatement(func(rows string) string {
 	return `INSERT INTO credit_note (series, number, order_id, return_id, reference, customer, country, currency, business_at, amount, issued_at)
-VALUES ` + values(n, 11)
-})
+` + rows
+}, "TEXT", "BIGINT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT", "BIGINT")
 
-var insertEntries = rows(func(n int) string {
+var insertEntries = newStatement(func(rows string) string {
 	return `INSERT INTO ledger_entry (entry, kind, debit, credit, amount, currency, document, posted_at)
-VALUES ` + values(n, 8)
-})
+` + rows
+}, "BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT", "TEXT", "TEXT", "BIGINT")
 
 // flush stores what was added.
 func (b *books) flush(ctx context.Context) error {
 	at := b.tx.Now().UnixMicro()
-	err := inChunks(b.invoices, func(chunk []*document) error {
-		args := make([]any, 0, 10*len(chunk))
-		for _, d := range chunk {
-			t := &d.trade
-			args = append(args, d.number.Series, d.number.N, d.order, t.Reference, t.Customer, t.Country, t.Currency, t.At.UnixMicro(), int64(d.amount), at)
-		}
-		if _, err := b.tx.ExecContext(ctx, insertInvoices(len(chunk)), args...); err != nil {
-			return fmt.Errorf("billingdb: invoices from %s of order %s on: %w", chunk[0].number, chunk[0].order, err)
-		}
-		return nil
-	})
+	err := store(ctx, b.tx, insertInvoices, b.invoices, func(args []any, d *document) []any {
+		t := &d.trade
+		return append(args, d.number.Series, d.number.N, d.order, t.Reference, t.Customer, t.Country, t.Currency, t.At.UnixMicro(), int64(d.amount), at)
+	}, stored)
 	if err != nil {
-		return err
+		return fmt.Errorf("billingdb: invoices from %s of order %s on: %w", b.invoices[0].number, b.invoices[0].order, err)
 	}
-	err = inChunks(b.credits, func(chunk []*document) error {
-		args := make([]any, 0, 11*len(chunk))
-		for _, d := range chunk {
-			t := &d.trade
-			args = append(args, d.number.Series, d.number.N, d.order, d.ret, t.Reference, t.Customer, t.Country, t.Currency, t.At.UnixMicro(), int64(d.amount), at)
-		}
-		if _, err := b.tx.ExecContext(ctx, insertCredits(len(chunk)), args...); err != nil {
-			return fmt.Errorf("billingdb: credit notes from %s of order %q, return %q on: %w", chunk[0].number, chunk[0].order, chunk[0].ret, err)
-		}
-		return nil
-	})
+	err = store(ctx, b.tx, insertCredits, b.credits, func(args []any, d *document) []any {
+		t := &d.trade
+		return append(args, d.number.Series, d.number.N, d.order, d.ret, t.Reference, t.Customer, t.Country, t.Currency, t.At.UnixMicro(), int64(d.amount), at)
+	}, stored)
 	if err != nil {
-		return err
+		return fmt.Errorf("billingdb: credit notes from %s of order %q, return %q on: %w", b.credits[0].number, b.credits[0].order, b.credits[0].ret, err)
 	}
-	err = inChunks(b.entries, func(chunk []posting) error {
-		args := make([]any, 0, 8*len(chunk))
-		for _, e := range chunk {
-			b.entry++
-			args = append(args, b.entry, string(e.Kind), string(e.Debit), string(e.Credit), int64(e.Amount), e.currency, e.Document, at)
-		}
-		if _, err := b.tx.ExecContext(ctx, insertEntries(len(chunk)), args...); err != nil {
-			return fmt.Errorf("billingdb: ledger entries up to %d: %w", b.entry, err)
-		}
-		return nil
-	})
+	err = store(ctx, b.tx, insertEntries, b.entries, func(args []any, e posting) []any {
+		b.entry++
+		return append(args, b.entry, string(e.Kind), string(e.Debit), string(e.Credit), int64(e.Amount), e.currency, e.Document, at)
+	}, stored)
+	if err != nil {
+		return fmt.Errorf("billingdb: ledger entries up to %d: %w", b.entry, err)
+	}
 	b.invoices, b.credits, b.entries = nil, nil, nil
-	return err
+	return nil
 }

@@ -14,24 +14,26 @@ import (
 const paymentColumns = `order_id, reference, customer, country, currency, business_at, placed, total, simulate,
 	confirmed, amount, ended, hold, captured, voided, reason, call, called, expires_at, refunds, revision, changed_at`
 
-// insertPayments stores payments of which nothing is stored yet. It returns of how
-// many that is true; the others are left as they are.
-func insertPayments(ctx context.Context, tx sqldb.Tx, all []*held) (int64, error) {
-	args := make([]any, 0, 22*len(all))
-	for _, h := range all {
-		p, t := &h.p, &h.p.Trade
-		args = append(args, p.Order, t.Reference, t.Customer, t.Country, t.Currency, t.At.UnixMicro(),
-			p.Placed, int64(p.Total), p.Simulate, p.Confirmed, int64(p.Amount), p.Ended, string(p.Hold), int64(p.Captured), int64(p.Voided),
-			p.Reason, p.Call, p.Called, claimable(p), int64(len(p.Refunds)), h.next, tx.Now().UnixMicro())
-	}
-	return affected(tx.ExecContext(ctx, insertPaymentRows(len(all)), args...))
+// insertPayments stores payments of which nothing is stored yet, and leaves the others
+// as they are.
+var insertPayments = newStatement(func(rows string) string {
+	return `INSERT INTO payment (` + paymentColumns + `)
+` + rows + `
+ON CONFLICT (order_id) DO NOTHING`
+}, "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "BOOLEAN", "BIGINT", "TEXT", "BOOLEAN", "BIGINT", "TEXT", "TEXT",
+	"BIGINT", "BIGINT", "TEXT", "TEXT", "BOOLEAN", "BIGINT", "BIGINT", "BIGINT", "BIGINT")
+
+func (b *batch) inserted(args []any, h *held) []any {
+	return b.facts(append(args, h.p.Order), h)
 }
 
-var insertPaymentRows = rows(func(n int) string {
-	return `INSERT INTO payment (` + paymentColumns + `)
-VALUES ` + values(n, 22) + `
-ON CONFLICT (order_id) DO NOTHING`
-})
+// facts appends what stands behind the key of a payment.
+func (b *batch) facts(args []any, h *held) []any {
+	p, t := &h.p, &h.p.Trade
+	return append(args, t.Reference, t.Customer, t.Country, t.Currency, t.At.UnixMicro(),
+		p.Placed, int64(p.Total), p.Simulate, p.Confirmed, int64(p.Amount), p.Ended, string(p.Hold), int64(p.Captured), int64(p.Voided),
+		p.Reason, p.Call, p.Called, claimable(p), int64(len(p.Refunds)), h.next, b.tx.Now().UnixMicro())
+}
 
 const selectPayment = `
 SELECT reference, customer, country, currency, business_at, placed, total, simulate,
@@ -64,31 +66,23 @@ func load(ctx context.Context, tx sqldb.Tx, order string) (p *billing.Payment, r
 	return p, revision, true, err
 }
 
-// updatePayments stores payments that are stored at their revisions. It returns of
-// how many that is true; the others are left as they are.
-func updatePayments(ctx context.Context, tx sqldb.Tx, all []*held) (int64, error) {
-	args := make([]any, 0, 23*len(all))
-	for _, h := range all {
-		p, t := &h.p, &h.p.Trade
-		args = append(args, p.Order, h.revision, t.Reference, t.Customer, t.Country, t.Currency, t.At.UnixMicro(),
-			p.Placed, int64(p.Total), p.Simulate, p.Confirmed, int64(p.Amount), p.Ended, string(p.Hold), int64(p.Captured), int64(p.Voided),
-			p.Reason, p.Call, p.Called, claimable(p), int64(len(p.Refunds)), h.next, tx.Now().UnixMicro())
-	}
-	return affected(tx.ExecContext(ctx, updatePaymentRows(len(all)), args...))
-}
-
-// The first row says what its columns are; both databases name them column1 and so on.
-var updatePaymentRows = rows(func(n int) string {
+// updatePayments stores payments that are stored at their revisions, and leaves the
+// others as they are.
+var updatePayments = newStatement(func(rows string) string {
 	return `UPDATE payment
 SET reference = v.column3, customer = v.column4, country = v.column5, currency = v.column6, business_at = v.column7, placed = v.column8,
 	total = v.column9, simulate = v.column10, confirmed = v.column11, amount = v.column12, ended = v.column13, hold = v.column14,
 	captured = v.column15, voided = v.column16, reason = v.column17, call = v.column18, called = v.column19, expires_at = v.column20,
 	refunds = v.column21, revision = v.column22, changed_at = v.column23
-FROM (VALUES ` + values(n, 23, "TEXT", "BIGINT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "BOOLEAN", "BIGINT", "TEXT", "BOOLEAN", "BIGINT", "TEXT", "TEXT",
-		"BIGINT", "BIGINT", "TEXT", "TEXT", "BOOLEAN", "BIGINT", "BIGINT", "BIGINT", "BIGINT") + `) AS v
+FROM (` + rows + `) AS v
 WHERE payment.order_id = v.column1
 	AND payment.revision = v.column2`
-})
+}, "TEXT", "BIGINT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "BOOLEAN", "BIGINT", "TEXT", "BOOLEAN", "BIGINT", "TEXT", "TEXT",
+	"BIGINT", "BIGINT", "TEXT", "TEXT", "BOOLEAN", "BIGINT", "BIGINT", "BIGINT", "BIGINT")
+
+func (b *batch) updated(args []any, h *held) []any {
+	return b.facts(append(args, h.p.Order, h.revision), h)
+}
 
 // claimable is until when the hold waits to be claimed, 0 if it does not.
 func claimable(p *billing.Payment) int64 {

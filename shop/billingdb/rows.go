@@ -1,40 +1,58 @@
 package billingdb
 
 import (
-	"database/sql"
+	"context"
 	"fmt"
 	"strings"
+
+	"github.com/freehold-go/freehold/sqldb"
 )
 
-// rows returns a function that makes the text of a statement for a number of rows,
-// once for each of the sizes of chunks.
-func rows(text func(n int) string) func(n int) string {
-	texts := map[int]string{}
-	for _, n := range chunks {
-		texts[n] = text(n)
-	}
-	return func(n int) string { return texts[n] }
+// statement stores rows: any number at once if the engine takes sets, in chunks if not.
+type statement struct {
+	types  []string       // of the columns
+	set    string         // the text, for a slice for each column
+	chunks map[int]string // the text, for a value for each column of so many rows
 }
 
-// values is the text of n rows of placeholders, of which the first may say what
-// types the columns have.
-func values(n, columns int, types ...string) string {
+// chunks are how many rows a statement with a placeholder for each value may have: few
+// different statements, so that each is prepared once, and no large ones, because SQLite
+// looks for the names of placeholders one after the other.
+var chunks = [...]int{12, 4, 1}
+
+// newStatement makes a statement of its text around the rows, a table whose columns are
+// column1 and so on, as both databases name those of VALUES.
+func newStatement(text func(rows string) string, types ...string) *statement {
+	s := &statement{types: types, chunks: map[int]string{}}
+	slices, names := make([]string, len(types)), make([]string, len(types))
+	for c, t := range types {
+		slices[c], names[c] = fmt.Sprintf("CAST($%d AS %s[])", c+1, t), fmt.Sprintf("column%d", c+1)
+	}
+	s.set = text("SELECT * FROM unnest(" + strings.Join(slices, ", ") + ") AS u (" + strings.Join(names, ", ") + ")")
+	for _, n := range chunks {
+		s.chunks[n] = text("VALUES " + values(n, types))
+	}
+	return s
+}
+
+// values is the text of n rows of placeholders, of which the first says what types the
+// columns have.
+func values(n int, types []string) string {
 	var b strings.Builder
 	for i := range n {
 		if i > 0 {
 			b.WriteString(",\n\t")
 		}
-		for c := range columns {
-			switch {
-			case c == 0:
+		for c, t := range types {
+			if c == 0 {
 				b.WriteByte('(')
-			default:
+			} else {
 				b.WriteString(", ")
 			}
-			if i == 0 && len(types) > 0 {
-				fmt.Fprintf(&b, "CAST($%d AS %s)", c+1, types[c])
+			if i == 0 {
+				fmt.Fprintf(&b, "CAST($%d AS %s)", c+1, t)
 			} else {
-				fmt.Fprintf(&b, "$%d", i*columns+c+1)
+				fmt.Fprintf(&b, "$%d", i*len(types)+c+1)
 			}
 		}
 		b.WriteByte(')')
@@ -42,9 +60,63 @@ func values(n, columns int, types ...string) string {
 	return b.String()
 }
 
-func affected(result sql.Result, err error) (int64, error) {
-	if err != nil {
-		return 0, fmt.Errorf("billingdb: store payments: %w", err)
+// store runs a statement for all; row appends the values of one. done is told of each
+// part of them, and how many rows the database has stored of it.
+func store[E any](ctx context.Context, tx sqldb.Tx, s *statement, all []E, row func(args []any, one E) []any, done func(part []E, stored int64) error) error {
+	if len(all) == 0 {
+		return nil
 	}
-	return result.RowsAffected()
+	args := make([]any, 0, len(all)*len(s.types))
+	for _, one := range all {
+		args = row(args, one)
+	}
+	run := func(part []E, text string, args []any) error {
+		result, err := tx.ExecContext(ctx, text, args...)
+		if err != nil {
+			return err
+		}
+		stored, err := result.RowsAffected()
+		if err != nil {
+			return err
+		}
+		return done(part, stored)
+	}
+	if sqldb.Sets(tx) {
+		return run(all, s.set, columns(args, s.types))
+	}
+	for _, size := range chunks {
+		for ; len(all) >= size; all, args = all[size:], args[size*len(s.types):] {
+			if err := run(all[:size], s.chunks[size], args[:size*len(s.types)]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
+
+// columns turns the values of rows into a slice for each column.
+func columns(args []any, types []string) []any {
+	all := make([]any, len(types))
+	for c, t := range types {
+		switch t {
+		case "TEXT":
+			all[c] = column[string](args, c, len(types))
+		case "BOOLEAN":
+			all[c] = column[bool](args, c, len(types))
+		default:
+			all[c] = column[int64](args, c, len(types))
+		}
+	}
+	return all
+}
+
+func column[V any](args []any, c, width int) []V {
+	all := make([]V, 0, len(args)/width)
+	for ; c < len(args); c += width {
+		all = append(all, args[c].(V))
+	}
+	return all
+}
+
+// stored is for rows that nobody else can have stored.
+func stored[E any]([]E, int64) error { return nil }

@@ -130,7 +130,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		_ = s.Close()
 		return nil, fmt.Errorf("inventory: %w", err)
 	}
-	s.Go("orders", orders)
+	s.GoSingle("orders", orders)
 	if cfg.Publisher != nil {
 		s.GoSingle("relay", outbox.New(s.db.Journal(), cfg.Publisher, &outbox.Options{Log: cfg.Log}))
 	}

@@ -167,8 +167,8 @@ func (s *Server) wire(cfg Config, views database.Views) (err error) {
 	if err != nil {
 		return err
 	}
-	s.Go("inventory", inventory)
-	s.Go("billing", billing)
+	s.GoSingle("inventory", inventory)
+	s.GoSingle("billing", billing)
 	if cfg.Publisher != nil {
 		s.GoSingle("relay", outbox.New(s.db.Journal(), cfg.Publisher, &outbox.Options{Log: cfg.Log}))
 	}
