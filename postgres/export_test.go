@@ -24,6 +24,9 @@ func (o *Options) Passed(fn func(events int, took time.Duration)) { o.hooks.pass
 // long.
 func (o *Options) Limited(fn func()) { o.hooks.limited = fn }
 
+// Ended calls fn when the sequencer's connection is lost, before anybody else learns of it.
+func (o *Options) Ended(fn func()) { o.hooks.ended = fn }
+
 // Reconnected calls fn when the sequencer has a new connection, also the first one,
 // before it compares what it knew of the journal with what is there.
 func (o *Options) Reconnected(fn func()) { o.hooks.reconnected = fn }

@@ -55,6 +55,9 @@ type hooks struct {
 	// limited is called before the connection of a closure is closed that has taken
 	// too long.
 	limited func()
+	// ended is called when the sequencer's connection is lost, before anybody else learns
+	// of it.
+	ended func()
 	// reconnected is called when the sequencer has a new connection, before what is known
 	// of the journal is held against it.
 	reconnected func()

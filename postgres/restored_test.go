@@ -5,13 +5,16 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/internal/testdb"
 	"github.com/freehold-go/freehold/journal/journaltest"
 	"github.com/freehold-go/freehold/postgres"
+	"github.com/freehold-go/freehold/sqldb"
 )
 
 // TestTheLostConnectionKnewWhatIsNotThere restores the server to an older state under an
@@ -77,5 +80,70 @@ func TestTheLostConnectionKnewWhatIsNotThere(t *testing.T) {
 	forks, err := open(t, server.URL()).Journal().Forks(t.Context())
 	if err != nil || len(forks) != 1 || forks[0].Base.Position != 2 {
 		t.Errorf("forks %+v, error %v, want one behind 2", forks, err)
+	}
+}
+
+// TestNoCommitCarriesAPassBehindARestart starts the server again, with the files that it
+// had or with older ones, and commits before the sequencer knows of it: the event has no
+// position before the process has compared what it knows.
+func TestNoCommitCarriesAPassBehindARestart(t *testing.T) {
+	t.Parallel()
+	for name, restore := range map[string]bool{"the same": false, "older": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := testdb.NewPostgres(t)
+			server.Start()
+			if err := open(t, server.URL()).Close(); err != nil {
+				t.Fatal(err)
+			}
+			server.Stop()
+			server.Copy()
+			server.Start()
+			compare := make(chan struct{})
+			release := sync.OnceFunc(func() { close(compare) })
+			opts := &postgres.Options{Migrations: tables, Log: slog.New(slog.DiscardHandler)}
+			opts.Ended(func() { <-compare })
+			db, err := postgres.Open(t.Context(), server.URL(), "test", journaltest.Types(t), opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { release(); db.Close() })
+			if _, err := db.Append(t.Context(), happened("a-1", freehold.NoStream, 1)); err != nil {
+				t.Fatal(err)
+			}
+			server.Stop()
+			if restore {
+				server.Restore()
+			}
+			server.Start()
+			write := func() error {
+				return db.Do(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+					return appending(happened("b-1", freehold.NoStream, 1))(ctx, tx)
+				})
+			}
+			err = write()
+			for errors.Is(err, freehold.ErrUnavailable) { // the connections of before
+				err = write()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn := connect(t, server.URL())
+			var placed int
+			err = conn.QueryRow(t.Context(), `SELECT count(*) FROM freehold.event JOIN freehold.stamp USING (seq) WHERE stream = 'b-1'`).Scan(&placed)
+			if err != nil || placed != 0 {
+				t.Errorf("%d events have positions, error %v, want none", placed, err)
+			}
+			release()
+			if !restore {
+				wantStamped(t, conn, 2)
+				return
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if err := db.Journal().Wait(ctx, freehold.Mark{Position: math.MaxInt64}); !errors.Is(err, freehold.ErrLatched) {
+				t.Errorf("it goes on: error %v, want ErrLatched", err)
+			}
+		})
 	}
 }

@@ -112,6 +112,9 @@ func (s *sequencer) run(ctx context.Context, c *session) {
 	for {
 		if c != nil {
 			err := c.work(ctx)
+			if ended := s.db.opts.hooks.ended; ended != nil {
+				ended()
+			}
 			c.turn.Lock() // whoever carries a pass is done with it
 			s.carrier.Store(nil)
 			c.turn.Unlock()
