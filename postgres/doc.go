@@ -16,7 +16,9 @@
 // all its streams and has read what it will read. One sequencer at a time gives
 // positions to what has become visible between two snapshots: an idea of PgQ
 // (2007), see docs/adr. Any instance may be the sequencer; passes are fenced by a
-// primary key, so that two at once do no harm.
+// primary key, so that two at once do no harm. A commit of the instance that is makes
+// such a pass itself, in its own transaction, if no other one is being made (docs/adr
+// 18): its caller waits for one sync of the disk.
 //
 // Statements are planned to find rows by an index (plan.go, docs/adr 17). A report that
 // joins whole tables names what it wants: SET LOCAL enable_hashjoin = on, or the same as
