@@ -17,16 +17,16 @@
 // B's is called, and if A's effects are visible to a transaction that sees B's,
 // they were committed no later. Between two sources of one follower there is no
 // order; handlers tolerate any. Batches of several sources that wait for a
-// transaction at the same time share one. Parked events of a key are applied in their order
-// before any later event of the key. With Options.Lanes all of this holds among the
-// events of a key; between keys there is no order then, and a token waits until every
-// lane has applied what it names.
+// transaction at the same time share one. Parked events of a key are applied in their
+// order before any later event of the key. With Options.Lanes all of this holds among
+// the events of a key; between keys there is no order then, and a token waits until
+// every lane has applied what it names.
 //
 // # Failure
 //
-// A handler's error rolls the whole batch back, and those of other sources that
-// share its transaction, which then run alone; its events are tried again one by one, and only the failing one is tried repeatedly, with growing pauses, and
-// then parked. Errors of the database or the source are no fault of the event:
+// A handler's error rolls the whole batch back, and those of other sources that share
+// its transaction, which then run alone; its events are tried again one by one, and
+// only the failing one is tried repeatedly, with growing pauses, and then parked. Errors of the database or the source are no fault of the event:
 // the follower waits and starts again from its stored mark. A source whose
 // history is not the one that led to the mark is stopped with
 // freehold.ErrDiverged while the follower's other sources go on; see

@@ -18,10 +18,10 @@ import (
 // it commits without, and the next pass gives its events their positions.
 //
 // For the order of positions it is as if the transaction had been committed in the
-// snapshot of its pass. Its own events are due as well; it has drawn its last number behind all that it has read; and nobody
-// who is not due yet can have been read by it, nor have read it. The pass is the last
-// thing that it does: it has its locks, so that a pass waits for nobody but the tick of
-// another sequencer, by which one of the two is undone.
+// snapshot of its pass. Its own events are due as well; it has drawn its last number
+// behind all that it has read; and nobody who is not due yet can have been read by it, nor
+// have read it. The pass is the last thing that it does: it has its locks, so that a pass
+// waits for nobody but the tick of another sequencer, by which one of the two is undone.
 //
 // Its connection is not the sequencer's, which is the one that ends when the server does,
 // so it asks whether the server is the same: behind a fail-over or a restore nothing has a
