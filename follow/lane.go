@@ -3,7 +3,6 @@ package follow
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"strconv"
 
 	"github.com/freehold-go/freehold"
@@ -42,17 +41,13 @@ type laneKeeper struct {
 }
 
 // Move moves the lane's mark, looks whether there are as many lanes as it was dealt by,
-// and stores the floor. In this order: who changes the number moves the marks before.
+// and stores the floor.
 func (k laneKeeper) Move(ctx context.Context, follower string, from, to freehold.Mark) error {
 	if err := k.Keeper.Move(ctx, laneName(k.follower, k.lane), from, to); err != nil {
 		return err
 	}
-	n, err := laneCount(ctx, k.Keeper, k.follower, to.Source)
-	if err != nil {
+	if err := countsLanes(ctx, k.Keeper, k.follower, to.Source, k.n); err != nil {
 		return err
-	}
-	if n != k.n {
-		return fmt.Errorf("%s has %d lanes now, not %d: %w", k.follower, n, k.n, freehold.ErrFenced)
 	}
 	floor := k.from
 	if to == k.last {

@@ -82,6 +82,22 @@ func laneCount(ctx context.Context, k Keeper, follower string, s freehold.Source
 	return n, nil
 }
 
+// countsLanes looks whether there are still n lanes, behind the move of a mark: who changes
+// the number moves the marks before, the follower's own first. Its value alone does not
+// tell: two lanes and four that stand at one place have the same.
+func countsLanes(ctx context.Context, k Keeper, follower string, s freehold.Source, n int) error {
+	if mutant.LaneCountUnseen {
+		return nil
+	}
+	switch now, err := laneCount(ctx, k, follower, s); {
+	case err != nil:
+		return err
+	case now != n:
+		return fmt.Errorf("%s has %d lanes now, not %d: %w", follower, now, n, freehold.ErrFenced)
+	}
+	return nil
+}
+
 // placeOf reads where a follower stands: its mark, or the highest floor of its lanes.
 func placeOf(ctx context.Context, k Keeper, follower string, s freehold.Source) (at freehold.Mark, lanes int, err error) {
 	if at, err = k.Mark(ctx, follower, s); err != nil {
@@ -198,6 +214,9 @@ func (s *databaseSink[T]) moveLanes(ctx context.Context, k Keeper, l *laned, at 
 		return err
 	}
 	if err := k.Move(ctx, s.follower, l.main, main); err != nil {
+		return err
+	}
+	if err := countsLanes(ctx, k, s.follower, at.Source, l.n); err != nil {
 		return err
 	}
 	for i, m := range l.marks {
@@ -326,6 +345,9 @@ func (s *databaseSink[T]) storeFloor(ctx context.Context, l *laned, openings []s
 	}
 	err = s.keep(ctx, func(ctx context.Context, k Keeper) error {
 		if err := k.Move(ctx, s.follower, l.main, hidden(at)); err != nil {
+			return err
+		}
+		if err := countsLanes(ctx, k, s.follower, at.Source, l.n); err != nil {
 			return err
 		}
 		for _, id := range openings {

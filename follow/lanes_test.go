@@ -11,6 +11,7 @@ import (
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/journal"
 	"github.com/freehold-go/freehold/kv"
 	"github.com/freehold-go/freehold/memory"
 )
@@ -110,6 +111,96 @@ func TestInstancesWithDifferentLanesApplyOnce(t *testing.T) {
 	for s := range 6 {
 		if got := read(t, db, "note/n-"+strconv.Itoa(s)); got != want {
 			t.Errorf("n-%d is %q, want %q", s, got, want)
+		}
+	}
+}
+
+// gated is a source whose reads wait.
+type gated struct {
+	*journal.Journal
+	reads chan struct{} // one is waiting
+	open  chan struct{}
+}
+
+func (g *gated) Read(ctx context.Context, after freehold.Mark, limit int) ([]freehold.Recorded, error) {
+	select {
+	case g.reads <- struct{}{}:
+	default:
+	}
+	select {
+	case <-g.open:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return g.Journal.Read(ctx, after, limit)
+}
+
+// TestWhoChangesTheNumberOfLanesKnowsHowManyThereAre holds up an instance that is to have
+// one lane, and has seen two that stand at one place, while another one makes four of them
+// there, of which one goes on.
+func TestWhoChangesTheNumberOfLanesKnowsHowManyThereAre(t *testing.T) {
+	t.Parallel()
+	db, source := open(t), open(t)
+	ctx := patient(t)
+	streams := []string{"n-2", "n-1"} // of the third and of the fourth lane
+	say := func(text string) freehold.Token {
+		for _, s := range streams {
+			appendNotes(t, source, s, text)
+		}
+		_, head, _ := source.Journal().Bounds(ctx)
+		return freehold.NewToken(head)
+	}
+	var stuck atomic.Value // the streams whose events fail
+	handler := follow.On(func(ctx context.Context, tx kv.Tx, e Noted, r freehold.Recorded) error {
+		if strings.Contains(stuck.Load().(string), string(r.Stream)) {
+			return errors.New("not now")
+		}
+		return notes(ctx, tx, e, r)
+	})
+	instance := func(from follow.Source, lanes int) *follow.Follower {
+		opts := inLanes(lanes)
+		opts.Attempts, opts.Pause, opts.MaxPause = 1<<20, time.Millisecond, time.Millisecond
+		f, err := follow.New("f", db, []follow.Source{from}, opts, handler)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	stuck.Store("")
+	first := instance(source.Journal(), 1)
+	stop := run(t, first)
+	if err := first.WaitFor(ctx, say("1")); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	stuck.Store("n-1 n-2")
+	at := say("2")
+	stop = run(t, instance(source.Journal(), 2))
+	eventually(t, func() (two bool) {
+		err := db.View(ctx, func(ctx context.Context, tx kv.Tx) error {
+			n, _, err := db.Keeper(tx).Get(ctx, "lanes/f/here", "n")
+			two = string(n) == "2"
+			return err
+		})
+		return two && err == nil
+	})
+	stop()
+	late := &gated{source.Journal(), make(chan struct{}, 1), make(chan struct{})}
+	one := instance(late, 1)
+	run(t, one)
+	<-late.reads // it knows where the lanes stand
+	stuck.Store("n-1")
+	stop = run(t, instance(source.Journal(), 4))
+	eventually(t, func() bool { return read(t, db, "note/n-2") == "1;2;" })
+	stop()
+	stuck.Store("")
+	close(late.open)
+	if err := one.WaitFor(ctx, at); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range streams {
+		if got, want := read(t, db, "note/"+s), "1;2;"; got != want {
+			t.Errorf("%s is %q, want %q", s, got, want)
 		}
 	}
 }

@@ -33,8 +33,8 @@ type batch struct {
 func (b *batch) to() freehold.Mark { return b.events[len(b.events)-1].At }
 
 // transactTogether is transact, in one transaction with the batches of other sources that
-// wait meanwhile. If that fails because of a handler or of one of the marks, each runs
-// alone: nobody's failure is another source's.
+// wait meanwhile. If that fails, but for a database that is away, each runs alone: nobody's
+// failure is another source's.
 func (s *databaseSink[T]) transactTogether(ctx context.Context, from freehold.Mark, events []freehold.Recorded) error {
 	b := &batch{from: from, events: events, turn: make(chan bool, 1)}
 	t := s.together
@@ -51,7 +51,7 @@ func (s *databaseSink[T]) transactTogether(ctx context.Context, from freehold.Ma
 	t.waiting = nil
 	t.mu.Unlock()
 	err := s.transact(ctx, group...)
-	if len(group) > 1 && (errors.As(err, new(handlerError)) || errors.Is(err, freehold.ErrFenced)) {
+	if err != nil && len(group) > 1 && (!ofDatabase(err) || errors.Is(err, freehold.ErrFenced)) {
 		err = errAlone
 	}
 	t.mu.Lock()

@@ -242,6 +242,7 @@ func (db *DB) sendTogether(group []*appendCall) ([]drawn, error) {
 	c := conn.Conn()
 	b := &pgx.Batch{}
 	var xid string
+	server := db.server.Load()
 	db.queueBegin(b)
 	b.Queue(`SELECT pg_current_xact_id()::text`).QueryRow(func(row pgx.Row) error { return row.Scan(&xid) })
 	a := queueLocksTogether(b, group)
@@ -255,7 +256,7 @@ func (db *DB) sendTogether(group []*appendCall) ([]drawn, error) {
 	events, err := db.finish(c, a, nil, true)
 	switch {
 	case err != nil && !definite(err):
-		return nil, &lostCommit{xid, c.PgConn().PID(), err}
+		return nil, &lostCommit{xid, c.PgConn().PID(), server, a.events, err}
 	case err != nil:
 		_, _ = c.Exec(context.WithoutCancel(ctx), `ROLLBACK`) // the pool drops a connection that is not idle
 	}

@@ -20,16 +20,23 @@ import (
 // For the order of positions it is as if the transaction had been committed in the
 // snapshot of its pass. Its own events are due as well; it has drawn its last number
 // behind all that it has read; and nobody who is not due yet can have been read by it, nor
-// have read it. The pass is the last thing that it does: it has its locks, so that a pass
-// waits for nobody but the tick of another sequencer, by which one of the two is undone.
+// have read it. It has the turn for the last thing that it does, and waits for locks that
+// somebody else holds for carryPatience then: the tick of another sequencer, by which one
+// of the two is undone, a kept value, a table that is being altered. In a database with
+// constraints or triggers that are deferred to the COMMIT, which may take any time, no
+// commit carries a pass.
 //
 // Its connection is not the sequencer's, which is the one that ends when the server does,
 // so it asks whether the server is the same: behind a fail-over or a restore nothing has a
-// position before this process has compared what it knows.
+// position before this process has compared what it knows. And a closure may have turned
+// synchronous_commit off.
 
-// carryPatience is for how long a commit waits for the tables of passes at most, which
-// somebody may have locked.
-const carryPatience = "50ms"
+// carryPatience is for how long a commit that carries a pass waits for a lock at most, and
+// carryLimit for how long it is sent what it ends with, before its COMMIT.
+const (
+	carryPatience = "50ms"
+	carryLimit    = 2 * time.Second
+)
 
 // errCarried is the error of a commit that failed with the pass that it carried: it is
 // run again without one.
@@ -37,7 +44,7 @@ var errCarried = errors.New("postgres: nothing was written: the commit carried a
 
 // thisServer is another one as soon as the server was started again, or the tables were
 // made again.
-const thisServer = `(pg_postmaster_start_time()::text || ' ' || 'freehold.tick'::regclass::oid::text)`
+const thisServer = `(extract(epoch FROM pg_postmaster_start_time())::text || ' ' || 'freehold.tick'::regclass::oid::text)`
 
 // tryCarry takes the turn for the pass of a commit of events. It returns nil if another
 // pass has it, or the journal is not in a state for one.
@@ -46,7 +53,7 @@ func (s *sequencer) tryCarry() *session {
 	if c == nil || !c.turn.TryLock() {
 		return nil
 	}
-	if s.carrier.Load() != c || c.stale || c.lost != nil || c.last.drain != nil {
+	if s.carrier.Load() != c || c.deferred || c.stale || c.lost != nil || c.last.drain != nil {
 		c.turn.Unlock()
 		return nil
 	}
@@ -58,13 +65,16 @@ func (s *sequencer) tryCarry() *session {
 func (c *session) carry(ctx context.Context, conn *pgx.Conn, b *pgx.Batch, events []freehold.Recorded, seqs *[]int64) error {
 	defer c.turn.Unlock()
 	p := &pass{c: c, begun: time.Now()}
-	p.queueDue(b, inDifference)
-	b.Queue(`SELECT set_config('lock_timeout', $1, true)`, carryPatience)
-	if err := conn.SendBatch(ctx, b).Close(); err != nil {
+	if err := p.begin(ctx, conn, b); err != nil {
+		return err
+	}
+	if p.sync != c.sync { // what it commits would not be durable when it is told of
+		_, err := conn.Exec(ctx, `COMMIT`)
 		return err
 	}
 	if p.server != c.server {
-		c.s.carrier.CompareAndSwap(c, nil)
+		c.lost = fmt.Errorf("postgres: %s: commits are made on another server than the sequencer's", c.s.db.name)
+		c.s.wake()
 		_, err := conn.Exec(ctx, `COMMIT`)
 		return err
 	}
@@ -97,5 +107,30 @@ func (c *session) carry(ctx context.Context, conn *pgx.Conn, b *pgx.Batch, event
 		c.s.due.Store(true)
 	}
 	c.s.nudge()
+	return nil
+}
+
+// begin sends what the transaction ends with, and reads what else is due. If it fails
+// nothing was committed.
+func (p *pass) begin(ctx context.Context, conn *pgx.Conn, b *pgx.Batch) error {
+	ctx, cancel := context.WithTimeout(ctx, carryLimit)
+	defer cancel()
+	const patience = `SELECT set_config('lock_timeout', $1, true)`
+	first := &pgx.Batch{}
+	first.Queue(patience, carryPatience)
+	known := conn.PgConn().CustomData()
+	if _, prepared := known[patience]; !prepared {
+		// Statements are prepared before the first of them is run, and that takes locks, too.
+		if err := conn.SendBatch(ctx, first).Close(); err != nil {
+			return fmt.Errorf("%w: %w", errCarried, err)
+		}
+		first = &pgx.Batch{}
+	}
+	first.QueuedQueries = append(first.QueuedQueries, b.QueuedQueries...)
+	p.queueDue(first, inDifference)
+	if err := conn.SendBatch(ctx, first).Close(); err != nil {
+		return fmt.Errorf("%w: %w", errCarried, err)
+	}
+	known[patience] = true
 	return nil
 }

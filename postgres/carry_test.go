@@ -2,8 +2,13 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"sync"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/internal/testdb"
@@ -51,14 +56,8 @@ func TestACommitCarriesItsPass(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	conn := connect(t, url)
-	var carried int
-	err := conn.QueryRow(t.Context(), `SELECT count(*) FROM freehold.event e JOIN freehold.stamp s USING (seq) WHERE s.xmin = e.xmin`).Scan(&carried)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if carried < writes/2 { // the sequencer makes a pass when it begins, and may be at one
-		t.Errorf("%d of %d commits have carried a pass", carried, writes)
+	if n := carried(t, connect(t, url), "a-1"); n < writes/2 { // the sequencer makes a pass when it begins, and may be at one
+		t.Errorf("%d of %d commits have carried a pass", n, writes)
 	}
 }
 
@@ -107,20 +106,159 @@ func TestCommitsOfTwoSequencersCarryOnePassAtATime(t *testing.T) {
 	url := testdb.Postgres(t)
 	dbs := []*postgres.DB{asleep(t, url, 0), asleep(t, url, 1)}
 	const rounds = 20
-	for n := range rounds {
-		for i, db := range dbs {
-			if _, err := db.Append(t.Context(), happened("a-1", freehold.Any, n)); err != nil {
-				t.Fatalf("instance %d: %v", i, err)
+	var both sync.WaitGroup
+	for i, db := range dbs {
+		both.Go(func() {
+			for n := range rounds {
+				if _, err := db.Append(t.Context(), happened("a-1", freehold.Any, n)); err != nil {
+					t.Errorf("instance %d: %v", i, err)
+				}
+				_, err := db.Update(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+					return appending(happened("b-1", freehold.Any, n, n))(ctx, tx)
+				})
+				if err != nil {
+					t.Errorf("instance %d: %v", i, err)
+				}
 			}
+		})
+	}
+	both.Wait()
+	if rs := all(t, dbs[0]); len(rs) != rounds*2*3 {
+		t.Errorf("the journal holds %d events, want %d", len(rs), rounds*2*3)
+	}
+}
+
+// carried counts the events of a stream whose positions were given by their own commit.
+func carried(t *testing.T, conn *pgx.Conn, stream string) (n int) {
+	t.Helper()
+	err := conn.QueryRow(t.Context(), `SELECT count(*) FROM freehold.event e JOIN freehold.stamp s USING (seq) WHERE s.xmin = e.xmin AND e.stream = $1`, stream).Scan(&n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestACommitWaitsForNoTableOfPasses: who has locked the tables of passes holds up
+// positions, not commits.
+func TestACommitWaitsForNoTableOfPasses(t *testing.T) {
+	t.Parallel()
+	for _, table := range []string{"tick", "stamp"} {
+		t.Run(table, func(t *testing.T) {
+			t.Parallel()
+			url := testdb.Postgres(t)
+			db, locker := asleep(t, url, 0), connect(t, url)
+			if _, err := locker.Exec(t.Context(), `BEGIN; LOCK TABLE freehold.`+table+` IN ACCESS EXCLUSIVE MODE`); err != nil {
+				t.Fatal(err)
+			}
+			for n := range 3 {
+				err := db.Do(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+					return appending(happened("a-1", freehold.Any, n))(ctx, tx)
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := locker.Exec(t.Context(), `COMMIT`); err != nil {
+				t.Fatal(err)
+			}
+			wantJournal(t, db, "a-1@1 | a-1@2 | a-1@3 |")
+		})
+	}
+}
+
+// TestACommitThatWaitsLetsOthersHaveTheirPositions: it waits for a value that somebody
+// keeps locked, and has given the turn for passes back.
+func TestACommitThatWaitsLetsOthersHaveTheirPositions(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	db, locker := asleep(t, url, 0), connect(t, url)
+	keep := func(value string) error {
+		return db.Do(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+			return errors.Join(db.Keeper(tx).Put(ctx, "s", "k", []byte(value)), appending(happened("a-1", freehold.Any, 1))(ctx, tx))
+		})
+	}
+	if err := keep("1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := locker.Exec(t.Context(), `BEGIN; SELECT FROM freehold.keep WHERE key = 'k' FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	waits := make(chan error, 1)
+	go func() { waits <- keep("2") }()
+	conn := connect(t, url)
+	for waiting := false; !waiting; {
+		err := conn.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waiting)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	placed := make(chan error, 1)
+	go func() {
+		_, err := db.Append(t.Context(), happened("b-1", freehold.NoStream, 1))
+		placed <- err
+	}()
+	select {
+	case err := <-placed:
+		if err != nil {
+			t.Error(err)
+		}
+	case err := <-waits:
+		t.Errorf("the one that waits was answered before: %v", err)
+	case <-time.After(20 * time.Second): // as long as a commit may take
+		t.Error("no position while another commit waits")
+	}
+	if _, err := locker.Exec(t.Context(), `COMMIT`); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-waits; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWhatAClosureSetsDecidesNothing: a time zone, or what a commit waits for.
+func TestWhatAClosureSetsDecidesNothing(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	db, conn := asleep(t, url, 0), connect(t, url)
+	set := func(stream freehold.StreamID, name, value string) {
+		t.Helper()
+		for n := range 10 {
 			_, err := db.Update(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
-				return appending(happened("b-1", freehold.Any, n, n))(ctx, tx)
+				if _, err := tx.ExecContext(ctx, `SELECT set_config($1, $2, true)`, name, value); err != nil {
+					return err
+				}
+				return appending(happened(stream, freehold.Any, n))(ctx, tx)
 			})
 			if err != nil {
-				t.Fatalf("instance %d: %v", i, err)
+				t.Fatal(err)
 			}
 		}
 	}
-	if rs := all(t, dbs[0]); len(rs) != rounds*2*3 {
-		t.Errorf("the journal holds %d events, want %d", len(rs), rounds*2*3)
+	set("zone-1", "TimeZone", "Asia/Tokyo")
+	if n := carried(t, conn, "zone-1"); n < 5 {
+		t.Errorf("in another time zone %d of 10 commits have carried a pass", n)
+	}
+	set("late-1", "synchronous_commit", "off") // told as durable by a pass that is
+	if n := carried(t, conn, "late-1"); n > 0 {
+		t.Errorf("%d commits that were not synced have carried a pass", n)
+	}
+}
+
+// TestDeferredConstraintsHoldUpNoPass: they run at the COMMIT, for as long as they like.
+func TestDeferredConstraintsHoldUpNoPass(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	conn := connect(t, url)
+	if _, err := conn.Exec(t.Context(), `CREATE TABLE deferred (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)`); err != nil {
+		t.Fatal(err)
+	}
+	db := asleep(t, url, 0)
+	for n := range 5 {
+		if _, err := db.Append(t.Context(), happened("a-1", freehold.Any, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := carried(t, conn, "a-1"); n > 0 {
+		t.Errorf("%d commits have carried a pass", n)
 	}
 }

@@ -97,6 +97,7 @@ type pass struct {
 	due   []dueEvent
 
 	server string // where it is made
+	sync   string // the setting of synchronous_commit
 	next   tick
 	events []freehold.Recorded
 }
@@ -168,7 +169,8 @@ func (c *session) pass(ctx context.Context, where string) (n int, err error) {
 // base is taken before: what is committed between the two is due already, and is found to
 // have a position by the next pass.
 func (p *pass) queueDue(b *pgx.Batch, where string) {
-	b.Queue(`SELECT pg_current_snapshot()::text, ` + thisServer).QueryRow(func(row pgx.Row) error { return row.Scan(&p.now, &p.server) })
+	b.Queue(`SELECT pg_current_snapshot()::text, current_setting('synchronous_commit'), ` + thisServer).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&p.now, &p.sync, &p.server) })
 	b.Queue(where, p.c.last.base, p.c.last.drain, passSize).Query(func(rows pgx.Rows) error {
 		defer rows.Close()
 		for rows.Next() {

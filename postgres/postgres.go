@@ -84,6 +84,7 @@ type DB struct {
 	calls   sync.WaitGroup // those under way
 	closing sync.Once
 
+	server      atomic.Pointer[string] // that the sequencer is connected to, see thisServer
 	failCommits atomic.Int64
 	latched     atomic.Pointer[error] // why no call begins any more, see [DB.latch]
 }

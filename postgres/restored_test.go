@@ -147,3 +147,70 @@ func TestNoCommitCarriesAPassBehindARestart(t *testing.T) {
 		})
 	}
 }
+
+// TestACommitThatIsLostIsNotTakenForAnothers loses a transaction with its server, which is
+// restored to before it: there its id is given to somebody else's, which is committed.
+func TestACommitThatIsLostIsNotTakenForAnothers(t *testing.T) {
+	t.Parallel()
+	for name, write := range map[string]func(ctx context.Context, tx sqldb.Tx) error{
+		"events": func(ctx context.Context, tx sqldb.Tx) error {
+			return appending(happened("mine-1", freehold.NoStream, 1))(ctx, tx)
+		},
+		"state": func(ctx context.Context, tx sqldb.Tx) error {
+			_, err := tx.ExecContext(ctx, `INSERT INTO state (key, value) VALUES ('mine', '1')`)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := testdb.NewPostgres(t)
+			server.Start()
+			if err := open(t, server.URL()).Close(); err != nil {
+				t.Fatal(err)
+			}
+			server.Stop()
+			server.Copy()
+			server.Start()
+			db, err := postgres.Open(t.Context(), server.URL(), "test", journaltest.Types(t), &postgres.Options{Migrations: tables, Cancel: time.Minute, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { db.Close() })
+			begun, commit, answer := make(chan uint64, 1), make(chan struct{}), make(chan error, 1)
+			go func() {
+				_, err := db.Update(context.WithoutCancel(t.Context()), func(ctx context.Context, tx sqldb.Tx) error {
+					var xid uint64
+					if err := tx.QueryRowContext(ctx, `SELECT pg_current_xact_id()::text::bigint`).Scan(&xid); err != nil {
+						return err
+					}
+					if err := write(ctx, tx); err != nil {
+						return err
+					}
+					begun <- xid
+					<-commit
+					return nil
+				})
+				answer <- err
+			}()
+			xid := <-begun
+			server.Stop()
+			server.Restore()
+			server.Start()
+			conn := connect(t, server.URL())
+			for other := uint64(0); other <= xid; {
+				if err := conn.QueryRow(t.Context(), `SELECT pg_current_xact_id()::text::bigint`).Scan(&other); err != nil {
+					t.Fatal(err)
+				}
+			}
+			close(commit)
+			err = <-answer
+			var there int
+			if err := conn.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM state) + (SELECT count(*) FROM freehold.event)`).Scan(&there); err != nil {
+				t.Fatal(err)
+			}
+			if err == nil && there == 0 {
+				t.Error("success, and what was written is not there")
+			}
+		})
+	}
+}

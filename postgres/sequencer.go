@@ -91,7 +91,7 @@ func (s *sequencer) connect(ctx context.Context) (*session, error) {
 	}
 	c.conn = conn
 	if err := c.open(ctx); err != nil {
-		c.close()
+		c.end()
 		return nil, err
 	}
 	return c, nil
@@ -113,10 +113,7 @@ func (s *sequencer) run(ctx context.Context, c *session) {
 			if ended := s.db.opts.hooks.ended; ended != nil {
 				ended()
 			}
-			c.turn.Lock() // whoever carries a pass is done with it
-			s.carrier.Store(nil)
-			c.turn.Unlock()
-			c.close()
+			c.end()
 			if c.last.head.Position > 0 {
 				s.knew = c.last.head
 			}
@@ -146,13 +143,13 @@ func (s *sequencer) run(ctx context.Context, c *session) {
 // gone reports whether the pass that this sequencer knows as the last one is not there.
 func gone(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "23502" && pg.TableName == "tick"
+	return errors.As(err, &pg) && pg.Code == "23502" && pg.SchemaName == "freehold" && pg.TableName == "tick"
 }
 
 // fenced reports whether another sequencer has written what this one would have.
 func fenced(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "23505" && (pg.TableName == "tick" || pg.TableName == "incarnation")
+	return errors.As(err, &pg) && pg.Code == "23505" && pg.SchemaName == "freehold" && (pg.TableName == "tick" || pg.TableName == "incarnation")
 }
 
 // wake says that somebody has committed.

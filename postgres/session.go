@@ -23,6 +23,8 @@ type session struct {
 	stale       bool  // there may be a tick behind last
 	lost        error // last is not there: the database was restored
 	server      string
+	sync        string // the setting of synchronous_commit
+	deferred    bool   // some constraints or triggers wait for the COMMIT
 	incarnation int
 	id          string
 	looked      time.Time // when the head was last read
@@ -44,7 +46,11 @@ type tick struct {
 	head  freehold.Mark
 }
 
-func (c *session) close() {
+// end closes the connection, when no commit carries a pass of the session any more.
+func (c *session) end() {
+	c.turn.Lock()
+	c.s.carrier.CompareAndSwap(c, nil)
+	c.turn.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = c.conn.Close(ctx) // releases the lock
@@ -55,9 +61,12 @@ func (c *session) open(ctx context.Context) error {
 	if _, err := c.conn.PgConn().Exec(ctx, planByIndex(nil, false)+`; LISTEN freehold`).ReadAll(); err != nil {
 		return err
 	}
-	if err := c.conn.QueryRow(ctx, `SELECT `+thisServer).Scan(&c.server); err != nil {
+	err := c.conn.QueryRow(ctx, `SELECT current_setting('synchronous_commit'), EXISTS (SELECT FROM pg_trigger WHERE tgdeferrable), `+thisServer).
+		Scan(&c.sync, &c.deferred, &c.server)
+	if err != nil {
 		return err
 	}
+	c.s.db.server.Store(&c.server)
 	if err := c.compare(ctx); err != nil {
 		return err
 	}
@@ -67,21 +76,25 @@ func (c *session) open(ctx context.Context) error {
 	return c.refresh(ctx)
 }
 
+// read reads the last tick. What it fails to read stays as it was.
 func (c *session) read(ctx context.Context) error {
-	c.last, c.stale, c.looked, c.moved = tick{head: freehold.Mark{Source: c.s.db.name}}, false, time.Now(), false
+	c.looked, c.moved = time.Now(), false
+	last := tick{head: freehold.Mark{Source: c.s.db.name}}
 	var chain []byte
 	err := c.conn.QueryRow(ctx, `SELECT pass, base::text, drain::text, position, chain,
 			(SELECT epoch FROM freehold.journal), coalesce((SELECT id FROM freehold.incarnation ORDER BY number DESC LIMIT 1), '')
 		FROM freehold.tick ORDER BY pass DESC LIMIT 1`).
-		Scan(&c.last.pass, &c.last.base, &c.last.drain, (*int64)(&c.last.head.Position), &chain, &c.last.head.Epoch, &c.newest)
-	copy(c.last.head.Chain[:], chain)
+		Scan(&last.pass, &last.base, &last.drain, (*int64)(&last.head.Position), &chain, &last.head.Epoch, &c.newest)
+	if err != nil {
+		return err
+	}
+	copy(last.head.Chain[:], chain)
 	if mutant.SnapshotInMemory && c.s.planted != "" {
-		c.last.base = c.s.planted
+		last.base = c.s.planted
 	}
-	if err == nil {
-		c.s.db.head.turn(c.last.head.Epoch)
-	}
-	return err
+	c.last, c.stale = last, false
+	c.s.db.head.turn(last.head.Epoch)
+	return nil
 }
 
 // tryLock takes the sequencer's lock, if it is free, and records an incarnation. The
@@ -116,7 +129,7 @@ func (c *session) tryLock(ctx context.Context) error {
 	if err := c.rebase(ctx); err != nil {
 		return err
 	}
-	c.s.carrier.Store(c)
+	c.s.carrier.Store(c) // until end
 	return nil
 }
 
@@ -135,7 +148,7 @@ func (c *session) rebase(ctx context.Context) error {
 		if err := c.conn.QueryRow(ctx, `SELECT pg_current_snapshot()::text`).Scan(&c.last.base); err != nil {
 			return err
 		}
-		n, err := c.pass(ctx, anywhere)
+		n, err := c.run(ctx, anywhere) // fenced, it has not looked anywhere: the next session does
 		if err != nil {
 			return err
 		}
@@ -151,12 +164,13 @@ func (c *session) rebase(ctx context.Context) error {
 func (c *session) refresh(ctx context.Context) error {
 	c.turn.Lock()
 	err := c.read(ctx)
+	head := c.last.head
 	c.turn.Unlock()
 	if err != nil {
 		return err
 	}
 	c.s.openings[c.newest] = true
-	c.s.db.head.advance(c.last.head)
+	c.s.db.head.advance(head)
 	awaited := c.s.awaited()
 	if len(awaited) == 0 {
 		return nil

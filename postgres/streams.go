@@ -56,6 +56,15 @@ func (a *appended) add(s freehold.StreamID, expect freehold.Expect, v freehold.V
 // stream's version. The row says already that n events more are there: in most transactions
 // it is then not touched again.
 func (a *appended) lockStream(ctx context.Context, c *pgx.Conn, s freehold.StreamID, n int) (v freehold.Version, err error) {
+	if n == 0 { // a condition
+		b := &pgx.Batch{}
+		versions := queueLocks(b, []freehold.StreamID{s})
+		err := c.SendBatch(ctx, b).Close()
+		if err == nil {
+			a.locked(s, versions[s])
+		}
+		return versions[s], err
+	}
 	err = c.QueryRow(ctx, `INSERT INTO freehold.stream AS s (name, version) VALUES ($1, $2)
 		ON CONFLICT (name) DO UPDATE SET version = s.version + $2 RETURNING version`, string(s), n).Scan((*int64)(&v))
 	if err != nil {

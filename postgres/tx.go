@@ -35,10 +35,11 @@ type transaction struct {
 	now    time.Time
 	mark   freehold.Mark
 
-	mu   sync.Mutex
-	over bool
-	xid  string // of PostgreSQL
-	pid  uint32 // of the server's process
+	mu     sync.Mutex
+	over   bool
+	xid    string  // of PostgreSQL
+	pid    uint32  // of the server's process
+	server *string // that it began on, as far as the sequencer knew
 	appended
 	read map[freehold.StreamID][]freehold.Recorded // streams that are locked and were read whole
 	kept map[keptKey]keptValue

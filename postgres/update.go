@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -135,7 +136,7 @@ func (db *DB) run(waiting, ctx context.Context, fn func(ctx context.Context, tx 
 
 // begin begins the transaction of an Update.
 func (db *DB) begin(ctx context.Context, conn *sql.Conn) (*transaction, error) {
-	tx := &transaction{db: db, conn: conn, writer: true, id: journal.NewID(), now: journal.Now(), mark: db.head.get(),
+	tx := &transaction{db: db, conn: conn, writer: true, id: journal.NewID(), now: journal.Now(), mark: db.head.get(), server: db.server.Load(),
 		appended: nothingAppended(), read: map[freehold.StreamID][]freehold.Recorded{},
 		kept: map[keptKey]keptValue{}, held: map[string]bool{}}
 	return tx, native(conn, func(c *pgx.Conn) error {
@@ -206,7 +207,7 @@ func (db *DB) commit(tx *transaction, carries bool) (events []drawn, err error) 
 		}
 		events, err = db.finish(c, &tx.appended, tx.kept, carries)
 		if err != nil && !definite(err) {
-			err = &lostCommit{tx.xid, tx.pid, err}
+			err = &lostCommit{tx.xid, tx.pid, tx.server, tx.events, err}
 		}
 		return err
 	})
@@ -217,7 +218,10 @@ func (db *DB) commit(tx *transaction, carries bool) (events []drawn, err error) 
 type lostCommit struct {
 	xid string
 	pid uint32 // of the server's process that may still work on it
-	err error
+	// In a database that was restored xids and numbers of processes are given again.
+	server *string // on which it began
+	events []freehold.Recorded
+	err    error
 }
 
 func (l *lostCommit) Error() string { return "connection lost: " + l.err.Error() }
@@ -260,7 +264,7 @@ func (db *DB) finish(c *pgx.Conn, a *appended, kept map[keptKey]keptValue, carri
 // Any other may have come instead of the answer to a COMMIT.
 func definite(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.SeverityUnlocalized == "ERROR" || errors.Is(err, errCommit) || errors.Is(err, errStatement) || errors.Is(err, errRows)
+	return errors.As(err, &pg) && pg.SeverityUnlocalized == "ERROR" || errors.Is(err, errCarried) || errors.Is(err, errCommit) || errors.Is(err, errStatement) || errors.Is(err, errRows)
 }
 
 // errStatement is returned for a closure that hides the error of a statement.
@@ -278,25 +282,36 @@ const patience = 10 * time.Second
 func (db *DB) settle(lost *lostCommit) (events []drawn, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	unknown := fmt.Errorf("postgres: %s: %w (%w)", db.name, freehold.ErrUnknown, lost)
 	for pause := time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
 		var status *string
-		err := db.pool.QueryRow(ctx, `SELECT pg_xact_status($1::text::xid8)`, lost.xid).Scan(&status)
-		switch {
+		var server string
+		err := db.pool.QueryRow(ctx, `SELECT pg_xact_status($1::text::xid8), `+thisServer, lost.xid).Scan(&status, &server)
+		switch same := lost.server != nil && server == *lost.server; {
 		case err != nil || status == nil:
+		case *status == "committed" && len(lost.events) == 0:
+			if same {
+				return nil, nil
+			}
+			return nil, unknown
 		case *status == "committed":
 			rows, _ := db.pool.Query(ctx, `SELECT seq, id FROM freehold.event WHERE xid = $1::text::xid8 ORDER BY seq`, lost.xid)
-			if events, err := pgx.CollectRows(rows, scanDrawn); err == nil {
+			events, err = pgx.CollectRows(rows, scanDrawn)
+			if err == nil && !slices.EqualFunc(events, lost.events, func(d drawn, r freehold.Recorded) bool { return d.id == r.ID }) {
+				return nil, unknown
+			}
+			if err == nil {
 				return events, nil
 			}
 		case *status == "aborted":
 			return nil, fmt.Errorf("postgres: %s: nothing was written: %w", db.name, lost)
-		default:
+		case same:
 			_, _ = db.pool.Exec(ctx, `SELECT pg_terminate_backend($1)`, int32(lost.pid)) // what it has done decides
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("postgres: %s: %w (%w)", db.name, freehold.ErrUnknown, lost)
+			return nil, unknown
 		}
 	}
 }

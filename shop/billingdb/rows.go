@@ -16,8 +16,8 @@ type statement struct {
 }
 
 // chunks are how many rows a statement with a placeholder for each value may have: few
-// different statements, so that each is prepared once, and no large ones, because SQLite
-// looks for the names of placeholders one after the other.
+// different statements, so that each is prepared once. Larger ones gain nothing (docs/adr
+// 16).
 var chunks = [...]int{12, 4, 1}
 
 // newStatement makes a statement of its text around the rows, a table whose columns are

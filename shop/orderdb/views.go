@@ -229,7 +229,7 @@ func (v Orders) apply(ctx context.Context, tx kv.Tx, rs []freehold.Recorded, m *
 			v.Touched(id, at)
 		}
 	}
-	m.put(at, orders)
+	m.put(rs, orders)
 	return nil
 }
 
