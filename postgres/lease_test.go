@@ -78,7 +78,7 @@ func TestWhoGivesPositionsLeads(t *testing.T) {
 	select {
 	case name := <-leads:
 		t.Fatalf("%s leads, and the other one gives positions", name)
-	case <-time.After(700 * time.Millisecond):
+	case <-time.After(300 * time.Millisecond):
 	}
 	endFirst := hold(first, "first")
 	if name := <-leads; name != "first" {
