@@ -185,13 +185,7 @@ func TestACommitThatWaitsLetsOthersHaveTheirPositions(t *testing.T) {
 	}
 	waits := make(chan error, 1)
 	go func() { waits <- keep("2") }()
-	conn := connect(t, url)
-	for waiting := false; !waiting; {
-		err := conn.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waiting)
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	awaitLocked(t, connect(t, url))
 	placed := make(chan error, 1)
 	go func() {
 		_, err := db.Append(t.Context(), happened("b-1", freehold.NoStream, 1))
@@ -260,5 +254,57 @@ func TestDeferredConstraintsHoldUpNoPass(t *testing.T) {
 	}
 	if n := carried(t, conn, "a-1"); n > 0 {
 		t.Errorf("%d commits have carried a pass", n)
+	}
+}
+
+// TestACommitBehindAReadThatFailed ends the sequencer's server process while it reads the
+// last tick, and commits before anybody learns of it: what was known of the last tick holds.
+func TestACommitBehindAReadThatFailed(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	learn := make(chan struct{})
+	opts := &postgres.Options{Migrations: tables, Log: slog.New(slog.DiscardHandler)}
+	opts.Asleep()
+	opts.Ended(func() { <-learn })
+	db, err := postgres.Open(t.Context(), url, "test", journaltest.Types(t), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := sync.OnceFunc(func() { close(learn) })
+	t.Cleanup(func() { release(); db.Close() })
+	if _, err := db.Append(t.Context(), happened("a-1", freehold.NoStream, 1)); err != nil {
+		t.Fatal(err)
+	}
+	conn, locker := connect(t, url), connect(t, url)
+	if _, err := locker.Exec(t.Context(), `BEGIN; LOCK TABLE freehold.tick IN ACCESS EXCLUSIVE MODE`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), `SELECT pg_notify('freehold', 'of another sequencer')`); err != nil {
+		t.Fatal(err)
+	}
+	awaitLocked(t, conn)
+	var killed bool
+	err = conn.QueryRow(t.Context(), `SELECT bool_and(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name = 'freehold sequencer test' AND wait_event_type = 'Lock'`).Scan(&killed)
+	if err != nil || !killed {
+		t.Fatalf("the sequencer's server process lives: %v", err)
+	}
+	if _, err := locker.Exec(t.Context(), `COMMIT`); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 3 {
+		err := db.Do(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+			return appending(happened("b-1", freehold.Any, n))(ctx, tx)
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if n := carried(t, conn, "b-1"); n == 0 {
+		t.Error("no commit has carried a pass")
+	}
+	release()
+	if rs := all(t, db); len(rs) != 4 {
+		t.Errorf("the journal holds %d events, want 4", len(rs))
 	}
 }

@@ -27,9 +27,10 @@
 // # Failure
 //
 // A closure runs again if PostgreSQL ends its transaction for a deadlock or a lost
-// race, or if the pass that its commit carried fails. If the connection is lost during a commit, the transaction's id is looked
-// up on another one; only if nobody can tell within a few seconds is the outcome
-// freehold.ErrUnknown. A sequencer that is lost is replaced by another instance's
-// within about a second. Instances tell each other of commits by NOTIFY; if one dies
-// before it has told, its last events have their positions half a second later.
+// race, or if the pass that its commit carried fails. If the connection is lost during
+// a commit, the transaction's id is looked up on another one; only if nobody can tell
+// within a few seconds is the outcome freehold.ErrUnknown. A sequencer that is lost is
+// replaced by another instance's within about a second. Instances tell each other of
+// commits by NOTIFY; if one dies before it has told, its last events have their
+// positions half a second later.
 package postgres

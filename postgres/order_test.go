@@ -31,6 +31,20 @@ func holdSequencers(t *testing.T, url string) (release func()) {
 // any machine, and shorter than the minute behind which what a pass has missed is found.
 const patience = 30 * time.Second
 
+// awaitLocked waits until a call waits for what somebody has locked: no signal tells.
+func awaitLocked(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
+	for until, waits := time.Now().Add(patience), false; !waits; {
+		if time.Now().After(until) {
+			t.Fatal("nobody waits for a lock")
+		}
+		err := conn.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity, pg_sleep(0.002) WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // wantStamped waits until events have their places. It asks the tables, so that it
 // comes to an end whatever the engine does: at once if a pass has seen an event and left
 // it without a place.
@@ -217,16 +231,7 @@ func TestAnAppendThatWaitsHoldsUpNobody(t *testing.T) {
 		_, err := db.Append(t.Context(), happened("new-1", freehold.Any, 2))
 		late <- err
 	}()
-	conn, waits := connect(t, url), 0
-	for until := time.Now().Add(patience); waits == 0; time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(until) {
-			t.Fatal("the call does not wait for the stream's lock")
-		}
-		err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waits)
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	awaitLocked(t, connect(t, url))
 	go func() {
 		_, err := db.Append(t.Context(), happened("b-1", freehold.NoStream, 1))
 		others <- err

@@ -83,6 +83,20 @@ func TestTheLostConnectionKnewWhatIsNotThere(t *testing.T) {
 	}
 }
 
+// copied starts a server with an empty journal, of which it has a copy.
+func copied(t *testing.T) *testdb.Server {
+	t.Helper()
+	server := testdb.NewPostgres(t)
+	server.Start()
+	if err := open(t, server.URL()).Close(); err != nil {
+		t.Fatal(err)
+	}
+	server.Stop()
+	server.Copy()
+	server.Start()
+	return server
+}
+
 // TestNoCommitCarriesAPassBehindARestart starts the server again, with the files that it
 // had or with older ones, and commits before the sequencer knows of it: the event has no
 // position before the process has compared what it knows.
@@ -91,14 +105,7 @@ func TestNoCommitCarriesAPassBehindARestart(t *testing.T) {
 	for name, restore := range map[string]bool{"the same": false, "older": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server := testdb.NewPostgres(t)
-			server.Start()
-			if err := open(t, server.URL()).Close(); err != nil {
-				t.Fatal(err)
-			}
-			server.Stop()
-			server.Copy()
-			server.Start()
+			server := copied(t)
 			compare := make(chan struct{})
 			release := sync.OnceFunc(func() { close(compare) })
 			opts := &postgres.Options{Migrations: tables, Log: slog.New(slog.DiscardHandler)}
@@ -163,14 +170,7 @@ func TestACommitThatIsLostIsNotTakenForAnothers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server := testdb.NewPostgres(t)
-			server.Start()
-			if err := open(t, server.URL()).Close(); err != nil {
-				t.Fatal(err)
-			}
-			server.Stop()
-			server.Copy()
-			server.Start()
+			server := copied(t)
 			db, err := postgres.Open(t.Context(), server.URL(), "test", journaltest.Types(t), &postgres.Options{Migrations: tables, Cancel: time.Minute, Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)

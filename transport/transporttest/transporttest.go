@@ -85,7 +85,8 @@ func Run(t *testing.T, h Harness) {
 }
 
 // history makes n events of a source as its journal would: chained, in transactions
-// of one to three events, every fifth event internal, and six in a row now and then. pad adds to the payloads.
+// of one to three events, every fifth event internal, and six in a row now and then. pad
+// adds to the payloads.
 func history(s freehold.Source, n int, pad string) []freehold.Recorded {
 	at := freehold.Mark{Source: s, Epoch: "0123456789abcdef"}
 	events := make([]freehold.Recorded, n)
