@@ -72,3 +72,26 @@ func ReadMeta(stored string) (freehold.Meta, error) {
 	err := readMeta(&stored, &r)
 	return r.Meta, err
 }
+
+// PlanByIndex is what each connection is told of plans.
+func PlanByIndex() string { return planByIndex(nil, false) }
+
+// Statement is one that runs again and again beside a journal that grows: it may read
+// few rows, however long that is.
+type Statement struct{ Name, Text, Args string }
+
+// Statements returns those of passes and of reading.
+func Statements() []Statement {
+	snapshot := `pg_current_snapshot()::text`
+	return []Statement{
+		{"what is due", inDifference, snapshot + `, NULL, 4096`},
+		{"what is due in recent transactions", inRecent, snapshot + `, NULL, 4096`},
+		{"what a pass missed", missedQuery, ``},
+		{"what a token waits for", unplacedQuery, ``},
+		{"stamps behind a position", stampsQuery, `500, 510`},
+		{"events with neighbouring numbers", neighboursQuery, `500, 510`},
+		{"events with scattered numbers", scatteredQuery, `'{500,700}'`},
+		{"a stream", streamQuery, `'order-7', 0, 10`},
+		{"streams", streamsQuery, `'{order-7,order-8}'`},
+	}
+}

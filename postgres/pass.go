@@ -33,36 +33,52 @@ const passSize = 4096
 // transaction all events stand together, in the order of their numbers, and it
 // stands where its last number does: all that it had read had a lower one. What the
 // transaction of the pass itself has inserted it knows.
-func dueQuery(scope string) string {
+//
+// It goes by the indexes whatever statistics say, as all that it takes from the events is
+// in between: see between. It may not read the whole journal at each pass.
+func dueQuery(from string) string {
 	place := `max(e.seq) OVER (PARTITION BY e.xid)`
 	if mutant.OrderBySeq {
 		place = `e.seq`
 	}
-	return `SELECT ` + place + ` AS tx, e.seq,
-		e.stream, e.version, e.type, e.schema, e.time, e.id, e.internal, e.meta, e.payload, e.nonce
-	FROM freehold.event e
-	WHERE ` + scope + `
-		AND ($2::text IS NULL OR pg_visible_in_snapshot(e.xid, $2::text::pg_snapshot))
+	return `SELECT ` + place + ` AS tx, e.seq, ` + ownColumns + `
+	FROM (` + from + `) e
+	WHERE ($2::text IS NULL OR pg_visible_in_snapshot(e.xid, $2::text::pg_snapshot))
 		AND e.xid IS DISTINCT FROM pg_current_xact_id_if_assigned()
-		AND NOT EXISTS (SELECT FROM freehold.stamp s WHERE s.seq = e.seq)
+		AND (SELECT s.seq FROM freehold.stamp s WHERE s.seq = e.seq) IS NULL
 	ORDER BY tx FETCH FIRST $3 ROWS WITH TIES`
 }
+
+// between selects the events of transactions from one to another. The server takes two
+// bounds that it does not know for few rows, and one for a third of the journal: then, and
+// if statistics say that a transaction has many events, it may prefer to read all events in
+// another order, and does while there are some ten to some hundred thousand. It may not turn
+// a part with a LIMIT over.
+func between(from, to string) string {
+	return `(SELECT * FROM freehold.event WHERE xid >= ` + from + ` AND xid <= ` + to + ` ORDER BY xid, seq LIMIT 1000000000)`
+}
+
+// newest is behind all transactions that a statement sees.
+const newest = `pg_snapshot_xmax(pg_current_snapshot())`
+
+// openThen are the events of transactions that were open in the last pass's snapshot.
+var openThen = `SELECT o.* FROM pg_snapshot_xip($1::text::pg_snapshot) x, LATERAL ` + between(`x`, `x`) + ` o`
 
 // Where to look for what is due: $1 is the last pass's snapshot. What is due is found
 // in the difference; in what is recent if check has found that once not to be true; and
 // anywhere in a database that was restored.
 var (
-	inDifference = dueQuery(`(e.xid >= pg_snapshot_xmax($1::text::pg_snapshot) OR e.xid = ANY(ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot))))`)
-	inRecent     = dueQuery(`e.xid >= pg_snapshot_xmin($1::text::pg_snapshot)`)
-	anywhere     = dueQuery(`$1::text IS NOT NULL`)
+	inDifference = dueQuery(between(`pg_snapshot_xmax($1::text::pg_snapshot)`, newest) + ` UNION ALL ` + openThen)
+	inRecent     = dueQuery(between(`pg_snapshot_xmin($1::text::pg_snapshot)`, newest))
+	anywhere     = dueQuery(`SELECT * FROM freehold.event WHERE $1::text IS NOT NULL`)
 )
 
 // missedQuery looks for events that the last pass's snapshot has seen and that have no
 // position. There are none; to know that takes as long as the oldest transaction that is
 // open has been, during which others may have committed much.
-const missedQuery = `SELECT EXISTS (SELECT FROM (SELECT base FROM freehold.tick ORDER BY pass DESC LIMIT 1) t, freehold.event e
-	WHERE e.xid >= pg_snapshot_xmin(t.base) AND pg_visible_in_snapshot(e.xid, t.base)
-		AND NOT EXISTS (SELECT FROM freehold.stamp s WHERE s.seq = e.seq))`
+var missedQuery = `SELECT EXISTS (SELECT FROM (SELECT base FROM freehold.tick ORDER BY pass DESC LIMIT 1) t,
+	LATERAL ` + between(`pg_snapshot_xmin(t.base)`, `pg_snapshot_xmax(t.base)`) + ` e
+	WHERE pg_visible_in_snapshot(e.xid, t.base) AND (SELECT s.seq FROM freehold.stamp s WHERE s.seq = e.seq) IS NULL)`
 
 // check has the next pass look for what is recent if events were missed. It keeps no pass
 // waiting.
@@ -78,7 +94,7 @@ func (s *sequencer) check(ctx context.Context) {
 
 func init() {
 	if mutant.SkipInFlight {
-		inDifference = dueQuery(`e.xid >= pg_snapshot_xmax($1::text::pg_snapshot)`)
+		inDifference = dueQuery(between(`pg_snapshot_xmax($1::text::pg_snapshot)`, newest))
 	}
 }
 
@@ -175,16 +191,7 @@ func (p *pass) queueDue(b *pgx.Batch, where string) {
 		defer rows.Close()
 		for rows.Next() {
 			var e dueEvent
-			var micros int64
-			var meta *string
-			r := &e.r
-			err := rows.Scan(&e.tx, &e.seq, (*string)(&r.Stream), (*int64)(&r.Version), &r.Type.Name, &r.Type.Version, &micros,
-				&r.ID, &r.Internal, &meta, &r.Raw, &r.Nonce)
-			if err != nil {
-				return err
-			}
-			r.Time = time.UnixMicro(micros).UTC()
-			if err := readMeta(meta, r); err != nil {
+			if err := scanOwn(rows, &e.r, &e.tx, &e.seq); err != nil {
 				return err
 			}
 			p.due = append(p.due, e)

@@ -94,18 +94,18 @@ func (s *sequencer) awaited() (all []int64) {
 	return all
 }
 
+// unplacedQuery selects what is visible, or was in the last pass, and has no position.
+var unplacedQuery = `SELECT seq, id FROM ` + between(`(SELECT pg_snapshot_xmin(base) FROM freehold.tick ORDER BY pass DESC LIMIT 1)`, newest) + ` e
+	WHERE (SELECT s.seq FROM freehold.stamp s WHERE s.seq = e.seq) IS NULL
+	ORDER BY e.xid, e.seq LIMIT 100000`
+
 // tokenWithoutEvents returns a token of a transaction that has appended nothing: a
 // head behind everything that it may have read.
 func (db *DB) tokenWithoutEvents() (freehold.Token, error) {
 	ctx := context.Background()
 	var due []drawn
 	b := &pgx.Batch{}
-	// Written so that it goes by the index whatever statistics say: few events are behind
-	// the last pass.
-	b.Queue(`SELECT seq, id FROM freehold.event e
-		WHERE e.xid >= (SELECT pg_snapshot_xmin(base) FROM freehold.tick ORDER BY pass DESC LIMIT 1)
-			AND (SELECT s.seq FROM freehold.stamp s WHERE s.seq = e.seq) IS NULL
-		ORDER BY e.xid, e.seq LIMIT 100000`).Query(func(rows pgx.Rows) (err error) {
+	b.Queue(unplacedQuery).Query(func(rows pgx.Rows) (err error) {
 		due, err = pgx.CollectRows(rows, scanDrawn)
 		return err
 	})

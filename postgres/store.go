@@ -61,34 +61,41 @@ func (s store) Wait(ctx context.Context, after freehold.Position) error {
 	return s.db.head.wait(ctx, after)
 }
 
-// eventColumns are those that reading takes. What belongs to an event is fetched for
-// each by itself (LATERAL with a LIMIT), by an index: a join planned while the tables
+// ownColumns are those of freehold.event, which is e, that reading takes.
+const ownColumns = `e.stream, e.version, e.type, e.schema, e.time, e.id, e.internal, e.meta, e.payload, e.nonce`
+
+// scanOwn reads ownColumns, and others before them.
+func scanOwn(rows pgx.Rows, r *freehold.Recorded, before ...any) error {
+	var micros int64
+	var meta *string
+	err := rows.Scan(append(before, (*string)(&r.Stream), (*int64)(&r.Version), &r.Type.Name, &r.Type.Version, &micros,
+		&r.ID, &r.Internal, &meta, &r.Raw, &r.Nonce)...)
+	if err != nil {
+		return err
+	}
+	r.Time = time.UnixMicro(micros).UTC()
+	return readMeta(meta, r)
+}
+
+// eventColumns are those that reading a stream takes. What belongs to an event is fetched
+// for each by itself (LATERAL with a LIMIT), by an index: a join planned while the tables
 // are empty reads all of them for as long as the plan is kept.
 //
 // In them, e is freehold.event, s its stamp, if it
 // has one, and i the stamp's incarnation.
-const eventColumns = `coalesce(s.position, 0), e.stream, e.version, e.type, e.schema, e.time, e.id, coalesce(i.id, ''), e.internal,
-	coalesce(s.last, false), e.meta, e.payload, e.nonce, s.digest, s.chain`
+const eventColumns = `coalesce(s.position, 0), coalesce(i.id, ''), coalesce(s.last, false), s.digest, s.chain, ` + ownColumns
 
 func (db *DB) scan(rows pgx.Rows) ([]freehold.Recorded, error) {
 	defer rows.Close()
 	var all []freehold.Recorded
 	for rows.Next() {
 		r := freehold.Recorded{At: freehold.Mark{Source: db.name, Epoch: db.head.present()}}
-		var micros int64
-		var meta *string
 		var digest, chain []byte
-		err := rows.Scan((*int64)(&r.At.Position), (*string)(&r.Stream), (*int64)(&r.Version), &r.Type.Name, &r.Type.Version, &micros,
-			&r.ID, &r.Incarnation, &r.Internal, &r.Last, &meta, &r.Raw, &r.Nonce, &digest, &chain)
-		if err != nil {
+		if err := scanOwn(rows, &r, (*int64)(&r.At.Position), &r.Incarnation, &r.Last, &digest, &chain); err != nil {
 			return nil, err
 		}
-		r.Time = time.UnixMicro(micros).UTC()
 		copy(r.Digest[:], digest)
 		copy(r.At.Chain[:], chain)
-		if err := readMeta(meta, &r); err != nil {
-			return nil, err
-		}
 		all = append(all, r)
 	}
 	return all, rows.Err()
@@ -152,18 +159,6 @@ func (s store) query(ctx context.Context, sql string, args ...any) ([]freehold.R
 	}
 	rs, err := s.db.scan(rows)
 	return rs, unavailable(err)
-}
-
-func (s store) Read(ctx context.Context, after freehold.Position, limit int) ([]freehold.Recorded, error) {
-	head := s.db.head.get()
-	if after >= head.Position {
-		return nil, nil
-	}
-	return s.query(ctx, `SELECT `+eventColumns+`
-		FROM (SELECT * FROM freehold.stamp WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3) s,
-			LATERAL (SELECT * FROM freehold.event WHERE event.seq = s.seq LIMIT 1) e,
-			LATERAL (SELECT * FROM freehold.incarnation WHERE number = s.incarnation LIMIT 1) i
-		ORDER BY s.position`, int64(after), int64(head.Position), limit)
 }
 
 // stampOf joins an event's stamp and incarnation, if it has them yet.

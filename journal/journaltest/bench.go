@@ -61,7 +61,8 @@ func Benchmark[T freehold.Tx](b *testing.B, h Harness[T]) {
 	}
 	b.Run("closure/callers=64", func(b *testing.B) { s.benchAppend(b, 64, true) })
 	b.Run("follow", s.benchFollow)
-	b.Run("history", s.benchHistory)
+	b.Run("history", func(b *testing.B) { s.benchHistory(b, timedStream) })
+	b.Run("history_random", func(b *testing.B) { s.benchHistory(b, streamN) })
 }
 
 // contender is one side of a comparison.
@@ -110,7 +111,14 @@ func takeTurns(b *testing.B, all ...*contender) {
 	}
 }
 
-// streamN is the nth stream: random-looking, as ids of orders are.
+// timedStream is the nth stream of a service whose ids begin with their time, as UUIDs of
+// version 7 and the shop's orders do: eight a millisecond.
+func timedStream(n int64) freehold.StreamID {
+	ms, h := uint64(1_700_000_000_000+n>>3), uint64(n)*0x9e3779b97f4a7c15
+	return freehold.StreamID(fmt.Sprintf("order-%08x-%04x-7%03x-8%03x-%012x", uint32(ms>>16), uint16(ms), uint16(h>>52), uint16(h>>40)&0xfff, uint64(n)*0x9e3779b97f&0xffffffffffff))
+}
+
+// streamN is the nth stream of a service whose ids are random.
 func streamN(n int64) freehold.StreamID {
 	h := uint64(n) * 0x9e3779b97f4a7c15
 	return freehold.StreamID(fmt.Sprintf("order-%08x-%04x-5%03x-8%03x-%012x", uint32(h>>32), uint16(h>>16), uint16(h)&0xfff, uint16(h>>52)&0xfff, uint64(n)*0x9e3779b97f&0xffffffffffff))
@@ -174,14 +182,14 @@ func (s suite[T]) benchAppend(b *testing.B, callers int, closure bool) {
 	}
 }
 
-// fill appends events, four to a stream, in large transactions. It leaves the
-// streams of positive numbers alone.
-func fill[T freehold.Tx](b *testing.B, db DB[T], events int) {
+// fill appends events, four to a stream, in large transactions. Its streams have the
+// numbers from -events to -4, each fourth.
+func fill[T freehold.Tx](b *testing.B, db DB[T], events int, stream func(int64) freehold.StreamID) {
 	b.Helper()
 	for n := 0; n < events; {
 		var writes []freehold.Write
 		for range 250 {
-			w := freehold.Write{Stream: streamN(int64(-n - 1)), Expect: freehold.NoStream}
+			w := freehold.Write{Stream: stream(int64(n - events)), Expect: freehold.NoStream}
 			for range 4 {
 				w.Events = append(w.Events, Happened{N: n, Text: payload})
 				n++
@@ -227,7 +235,7 @@ func (n nothing) Apply(_ context.Context, _ freehold.Mark, rs []freehold.Recorde
 func (s suite[T]) benchFollow(b *testing.B) {
 	db, setup := s.openBench(b)
 	n := events(b, 200_000)
-	fill(b, db, n)
+	fill(b, db, n, timedStream)
 	db.Journal().Forget() // read the store, not the memory of the newest
 	_, head, err := db.Journal().Bounds(b.Context())
 	if err != nil {
@@ -276,18 +284,21 @@ func (s suite[T]) benchFollow(b *testing.B) {
 	}
 }
 
-func (s suite[T]) benchHistory(b *testing.B) {
+// benchHistory compares a journal of a million events with an empty one, by what is
+// appended to new streams, and to 200 that are there already.
+func (s suite[T]) benchHistory(b *testing.B, stream func(int64) freehold.StreamID) {
 	empty, _ := s.openBench(b)
 	full, _ := s.openBench(b)
-	fill(b, full, events(b, 100_000_000))
-	news := []*contender{appender("empty", empty, 64, false), appender("full", full, 64, false)}
-	known := func(name string, db DB[T]) *contender {
+	fill(b, full, events(b, 100_000_000), stream)
+	one := func(name string, db DB[T], expect freehold.Expect, number func(n int64) int64) *contender {
 		return &contender{name: name, callers: 64, one: func(n int64) (int, error) {
-			_, err := db.Append(context.Background(), write(streamN(-n%200*4-1), freehold.Any, Happened{N: int(n), Text: payload}))
+			_, err := db.Append(context.Background(), write(stream(number(n)), expect, Happened{N: int(n), Text: payload}))
 			return 1, err
 		}}
 	}
-	knowns := []*contender{known("known_empty", empty), known("known_full", full)}
+	unknown, known := func(n int64) int64 { return n }, func(n int64) int64 { return -4 * (n%200 + 1) }
+	news := []*contender{one("empty", empty, freehold.NoStream, unknown), one("full", full, freehold.NoStream, unknown)}
+	knowns := []*contender{one("known_empty", empty, freehold.Any, known), one("known_full", full, freehold.Any, known)}
 	takeTurns(b, append(news, knowns...)...)
 	b.ReportMetric(100*news[1].rate()/news[0].rate(), "pct_of_empty")
 	b.ReportMetric(100*knowns[1].rate()/knowns[0].rate(), "pct_of_empty_known")
