@@ -96,15 +96,30 @@ type books struct {
 	sales   map[string]*sale
 	summary orderdb.Summary
 	returns map[string]*goodsBack
-	numbers []int64 // of invoices
-	credits []int64 // numbers of credit notes
+	numbers numbers // of invoices
+	credits numbers // of credit notes
 	heads   map[freehold.Source]freehold.Mark
 	moved   map[string]*inventory.Stock // what the journals say of each product
 }
 
+// numbers are those of documents, by series: each epoch of Billing's journal has its own.
+type numbers map[string][]int64
+
+// check wants the numbers of each series to run from 1, and returns how many there are.
+func (n numbers) check(report *Report, of string) (all int64) {
+	for _, series := range slices.Sorted(maps.Keys(n)) {
+		slices.Sort(n[series])
+		for i, number := range n[series] {
+			report.check(number == int64(i+1), "%s numbers, series %s: %d stands where %d should", of, series, number, i+1)
+		}
+		all += int64(len(n[series]))
+	}
+	return all
+}
+
 // Run audits a shop.
 func Run(ctx context.Context, s Shop) (*Report, error) {
-	b := &books{report: &Report{Violations: []string{}}, sales: map[string]*sale{}, returns: map[string]*goodsBack{}, heads: map[freehold.Source]freehold.Mark{}, moved: map[string]*inventory.Stock{}}
+	b := &books{report: &Report{Violations: []string{}}, sales: map[string]*sale{}, returns: map[string]*goodsBack{}, numbers: numbers{}, credits: numbers{}, heads: map[freehold.Source]freehold.Mark{}, moved: map[string]*inventory.Stock{}}
 	// Order comes last: what an order's lines mean to the stock is known then, and
 	// need not be kept.
 	for _, source := range []follow.Source{s.Inventory, s.Billing, s.Order} {
@@ -253,9 +268,9 @@ func (b *books) apply(e freehold.Event) {
 		s := b.sale(e.Order)
 		s.invoices++
 		s.invoicedAmount += e.Amount
-		b.numbers = append(b.numbers, e.Number)
+		b.numbers[e.Series] = append(b.numbers[e.Series], e.Number)
 	case event.CreditNoteIssued:
-		b.credits = append(b.credits, e.Number)
+		b.credits[e.Series] = append(b.credits[e.Series], e.Number)
 		if e.Order != "" {
 			b.sale(e.Order).creditedAmount += e.Amount
 		} else {
@@ -304,14 +319,7 @@ func (b *books) checkSale(id string, s *sale) {
 }
 
 func (b *books) checkInvoices(billed Books) {
-	slices.Sort(b.numbers)
-	for i, n := range b.numbers {
-		b.report.check(n == int64(i+1), "invoice numbers: %d stands where %d should", n, i+1)
-	}
-	slices.Sort(b.credits)
-	for i, n := range b.credits {
-		b.report.check(n == int64(i+1), "credit note numbers: %d stands where %d should", n, i+1)
-	}
+	invoices, credits := b.numbers.check(b.report, "invoice"), b.credits.check(b.report, "credit note")
 	for _, id := range slices.Sorted(maps.Keys(b.returns)) {
 		back := b.returns[id]
 		b.report.check(back.returned == 1 && back.credits == 1 && back.amount == back.credited, "return %s: recorded %d times for %s, credited %d times with %s", id, back.returned, back.amount, back.credits, back.credited)
@@ -331,8 +339,8 @@ func (b *books) checkInvoices(billed Books) {
 	b.report.check(billed.Refunded == refunded, "Billing's books say %s refunded, its journal %s", billed.Refunded, refunded)
 	b.report.check(billed.CreditNotes == credited, "Billing's books say %s credited, its journal %s", billed.CreditNotes, credited)
 	b.report.check(billed.Adjustments == b.summary.Adjustments, "Billing's books say %s adjusted, its journal %s", billed.Adjustments, b.summary.Adjustments)
-	b.report.check(billed.Credits == int64(len(b.credits)), "Billing's books say %d credit notes, its journal %d", billed.Credits, len(b.credits))
-	b.report.check(billed.Invoices == int64(len(b.numbers)), "Billing's books say %d invoices, its journal %d", billed.Invoices, len(b.numbers))
+	b.report.check(billed.Credits == credits, "Billing's books say %d credit notes, its journal %d", billed.Credits, credits)
+	b.report.check(billed.Invoices == invoices, "Billing's books say %d invoices, its journal %d", billed.Invoices, invoices)
 }
 
 // checkSummary compares the read model with the fold of the journals.

@@ -138,6 +138,19 @@ func TestAShopInWhichEverythingHolds(t *testing.T) {
 	}
 }
 
+// TestEachSeriesBeginsWithItsFirstNumber: after a fork, Billing numbers in a new series.
+func TestEachSeriesBeginsWithItsFirstNumber(t *testing.T) {
+	t.Parallel()
+	b := whole()
+	b.billing[9] = event.InvoiceIssued{Order: "c", Series: "F7", Number: 1, Amount: 1500}
+	b.billing[10] = event.CreditNoteIssued{Order: "c", Series: "C7", Number: 1, Amount: 1500}
+	b.billing[12] = event.CreditNoteIssued{Return: "r2", Series: "C7", Number: 2, Amount: 125}
+	report, err := audit.Run(t.Context(), b.shop(t))
+	if err != nil || len(report.Violations) > 0 {
+		t.Errorf("%v, %v", report.Violations, err)
+	}
+}
+
 // without removes the nth event that is like e, from 0.
 func without[E freehold.Event](events []freehold.Event, n int) []freehold.Event {
 	for i, e := range events {
@@ -180,40 +193,42 @@ func TestEveryViolationIsFound(t *testing.T) {
 		"rejected and charged":           {func(b *books) { more(&b.billing, event.PaymentCaptured{Order: "b"}) }, "order b: rejected, with 1 captures"},
 		"rejected and reserved for ever": {func(b *books) { b.inventory[5] = event.StockReserved{Order: "b"} }, "order b: rejected, and its stock is reserved 1, released 0"},
 		"rejected and held for ever":     {func(b *books) { b.billing = without[event.PaymentVoided](b.billing, 0) }, "order b: rejected, and its payment is authorised 1, voided 0"},
-		"a gap in invoice numbers":       {func(b *books) { b.billing[9] = event.InvoiceIssued{Order: "c", Series: "F", Number: 3, Amount: 1500} }, "invoice numbers: 3 stands where 2 should"},
-		"an invoice number twice":        {func(b *books) { b.billing[9] = event.InvoiceIssued{Order: "c", Series: "F", Number: 1, Amount: 1500} }, "invoice numbers: 1 stands where 2 should"},
-		"a gap in credit note numbers":   {func(b *books) { b.billing[10] = event.CreditNoteIssued{Order: "c", Number: 5, Amount: 1500} }, "credit note numbers: 3 stands where 2 should"},
-		"a return that is not credited":  {func(b *books) { b.billing = without[event.CreditNoteIssued](b.billing, 2) }, "return r2: recorded 1 times for 0.125, credited 0 times"},
-		"a return recorded twice":        {func(b *books) { more(&b.order, b.order[11]) }, "return r2: recorded 2 times"},
-		"books: captured":                {func(b *books) { b.billed.Captured++ }, "Billing's books say 3.001 captured"},
-		"books: billed":                  {func(b *books) { b.billed.Billed++ }, "Billing's books say 3.001 billed"},
-		"books: refunded":                {func(b *books) { b.billed.Refunded++ }, "Billing's books say 1.751 refunded"},
-		"books: credited":                {func(b *books) { b.billed.CreditNotes++ }, "Billing's books say 1.876 credited"},
-		"books: adjusted":                {func(b *books) { b.billed.Adjustments++ }, "Billing's books say -0.039 adjusted"},
-		"books: invoices":                {func(b *books) { b.billed.Invoices++ }, "Billing's books say 3 invoices"},
-		"books: credit notes":            {func(b *books) { b.billed.Credits++ }, "Billing's books say 4 credit notes"},
-		"books: net":                     {func(b *books) { b.billed.Net++ }, "Billing's books say 1.086 net, Order's report 1.085"},
-		"a unit is lost":                 {func(b *books) { s := b.stock["NAIL"]; s.Free--; b.stock["NAIL"] = s }, "stock of NAIL does not add up"},
-		"a unit is reserved for ever":    {func(b *books) { s := b.stock["NAIL"]; s.Free--; s.Reserved++; b.stock["NAIL"] = s }, "1 of NAIL are reserved although"},
-		"oversold":                       {func(b *books) { b.stock["GOLD"] = inventory.Stock{Free: -1, Shipped: 1} }, "GOLD is oversold by 1"},
-		"shipped twice":                  {func(b *books) { s := b.stock["NAIL"]; s.Free -= 8; s.Shipped += 8; b.stock["NAIL"] = s }, "16 of NAIL are with customers, the journals say 8"},
-		"a return counted twice":         {func(b *books) { s := b.stock["NAIL"]; s.Free++; s.Returned++; b.stock["NAIL"] = s }, "4 of NAIL came back, the journals say 3"},
-		"a movement counted twice":       {func(b *books) { s := b.stock["NAIL"]; s.Free -= 5; s.Left += 5; b.stock["NAIL"] = s }, "10 of NAIL left without an order, the journals say 5"},
-		"a product that nobody lists":    {func(b *books) { delete(b.stock, "NAIL") }, "0 of NAIL are with customers, the journals say 8"},
-		"sales report: placed":           {func(b *books) { b.summary.Placed++ }, "sales report: placed is 4, the journals say 3"},
-		"sales report: confirmed":        {func(b *books) { b.summary.Confirmed++ }, "sales report: confirmed is 3"},
-		"sales report: paid":             {func(b *books) { b.summary.Paid++ }, "sales report: paid is 3"},
-		"sales report: rejected":         {func(b *books) { b.summary.Rejected++ }, "sales report: rejected is 2"},
-		"sales report: cancelled":        {func(b *books) { b.summary.Cancelled++ }, "sales report: cancelled is 2"},
-		"sales report: gross":            {func(b *books) { b.summary.Gross++ }, "sales report: gross is 1.501"},
-		"sales report: returns":          {func(b *books) { b.summary.Returns++ }, "sales report: returns is -0.374"},
-		"sales report: adjustments":      {func(b *books) { b.summary.Adjustments++ }, "sales report: adjustments is -0.039"},
-		"sales report: net":              {func(b *books) { b.summary.Net++ }, "sales report: net is 1.086"},
-		"an altered internal event":      {func(b *books) { b.verified[event.SourceBilling] = journal.ErrAltered }, "billing has not verified its journal: journal: altered"},
-		"a journal not verified":         {func(b *books) { delete(b.verified, event.SourceOrder) }, "order has not verified its journal"},
-		"a follower that is behind":      {func(b *books) { b.status = func(all []follow.Status) { all[0].Mark.Position-- } }, "f follows order: stands at 11, the head is 12"},
-		"a follower of another history":  {func(b *books) { b.status = func(all []follow.Status) { all[0].Mark.Chain[0] ^= 1 } }, "f follows order: stands at 12, the head is 12, or their chains differ"},
-		"parked events":                  {func(b *books) { b.status = func(all []follow.Status) { all[0].Parked = 2 } }, "f follows order: events of 2 keys are parked"},
+		"a gap in invoice numbers":       {func(b *books) { b.billing[9] = event.InvoiceIssued{Order: "c", Series: "F", Number: 3, Amount: 1500} }, "invoice numbers, series F: 3 stands where 2 should"},
+		"an invoice number twice":        {func(b *books) { b.billing[9] = event.InvoiceIssued{Order: "c", Series: "F", Number: 1, Amount: 1500} }, "invoice numbers, series F: 1 stands where 2 should"},
+		"a gap in credit note numbers": {func(b *books) {
+			b.billing[10] = event.CreditNoteIssued{Order: "c", Series: "C", Number: 5, Amount: 1500}
+		}, "credit note numbers, series C: 3 stands where 2 should"},
+		"a return that is not credited": {func(b *books) { b.billing = without[event.CreditNoteIssued](b.billing, 2) }, "return r2: recorded 1 times for 0.125, credited 0 times"},
+		"a return recorded twice":       {func(b *books) { more(&b.order, b.order[11]) }, "return r2: recorded 2 times"},
+		"books: captured":               {func(b *books) { b.billed.Captured++ }, "Billing's books say 3.001 captured"},
+		"books: billed":                 {func(b *books) { b.billed.Billed++ }, "Billing's books say 3.001 billed"},
+		"books: refunded":               {func(b *books) { b.billed.Refunded++ }, "Billing's books say 1.751 refunded"},
+		"books: credited":               {func(b *books) { b.billed.CreditNotes++ }, "Billing's books say 1.876 credited"},
+		"books: adjusted":               {func(b *books) { b.billed.Adjustments++ }, "Billing's books say -0.039 adjusted"},
+		"books: invoices":               {func(b *books) { b.billed.Invoices++ }, "Billing's books say 3 invoices"},
+		"books: credit notes":           {func(b *books) { b.billed.Credits++ }, "Billing's books say 4 credit notes"},
+		"books: net":                    {func(b *books) { b.billed.Net++ }, "Billing's books say 1.086 net, Order's report 1.085"},
+		"a unit is lost":                {func(b *books) { s := b.stock["NAIL"]; s.Free--; b.stock["NAIL"] = s }, "stock of NAIL does not add up"},
+		"a unit is reserved for ever":   {func(b *books) { s := b.stock["NAIL"]; s.Free--; s.Reserved++; b.stock["NAIL"] = s }, "1 of NAIL are reserved although"},
+		"oversold":                      {func(b *books) { b.stock["GOLD"] = inventory.Stock{Free: -1, Shipped: 1} }, "GOLD is oversold by 1"},
+		"shipped twice":                 {func(b *books) { s := b.stock["NAIL"]; s.Free -= 8; s.Shipped += 8; b.stock["NAIL"] = s }, "16 of NAIL are with customers, the journals say 8"},
+		"a return counted twice":        {func(b *books) { s := b.stock["NAIL"]; s.Free++; s.Returned++; b.stock["NAIL"] = s }, "4 of NAIL came back, the journals say 3"},
+		"a movement counted twice":      {func(b *books) { s := b.stock["NAIL"]; s.Free -= 5; s.Left += 5; b.stock["NAIL"] = s }, "10 of NAIL left without an order, the journals say 5"},
+		"a product that nobody lists":   {func(b *books) { delete(b.stock, "NAIL") }, "0 of NAIL are with customers, the journals say 8"},
+		"sales report: placed":          {func(b *books) { b.summary.Placed++ }, "sales report: placed is 4, the journals say 3"},
+		"sales report: confirmed":       {func(b *books) { b.summary.Confirmed++ }, "sales report: confirmed is 3"},
+		"sales report: paid":            {func(b *books) { b.summary.Paid++ }, "sales report: paid is 3"},
+		"sales report: rejected":        {func(b *books) { b.summary.Rejected++ }, "sales report: rejected is 2"},
+		"sales report: cancelled":       {func(b *books) { b.summary.Cancelled++ }, "sales report: cancelled is 2"},
+		"sales report: gross":           {func(b *books) { b.summary.Gross++ }, "sales report: gross is 1.501"},
+		"sales report: returns":         {func(b *books) { b.summary.Returns++ }, "sales report: returns is -0.374"},
+		"sales report: adjustments":     {func(b *books) { b.summary.Adjustments++ }, "sales report: adjustments is -0.039"},
+		"sales report: net":             {func(b *books) { b.summary.Net++ }, "sales report: net is 1.086"},
+		"an altered internal event":     {func(b *books) { b.verified[event.SourceBilling] = journal.ErrAltered }, "billing has not verified its journal: journal: altered"},
+		"a journal not verified":        {func(b *books) { delete(b.verified, event.SourceOrder) }, "order has not verified its journal"},
+		"a follower that is behind":     {func(b *books) { b.status = func(all []follow.Status) { all[0].Mark.Position-- } }, "f follows order: stands at 11, the head is 12"},
+		"a follower of another history": {func(b *books) { b.status = func(all []follow.Status) { all[0].Mark.Chain[0] ^= 1 } }, "f follows order: stands at 12, the head is 12, or their chains differ"},
+		"parked events":                 {func(b *books) { b.status = func(all []follow.Status) { all[0].Parked = 2 } }, "f follows order: events of 2 keys are parked"},
 		"a follower that does not follow": {func(b *books) {
 			b.status = func(all []follow.Status) { all[0].State, all[0].Error = follow.Diverged, "why" }
 		}, "f follows order: it is diverged: why"},
