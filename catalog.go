@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Catalog knows the event types of one or more services: how each is decoded,
@@ -75,14 +78,43 @@ func Upcast(from Type, up func(json.RawMessage) (json.RawMessage, error)) Def {
 	return Def{typ: from, upcast: up}
 }
 
-// NewCatalog builds a catalog. It refuses a name defined twice, a version below
-// 1, and an upcast that does not lead to a defined version.
+// MaxTypeLen is the longest name of an event type, in bytes.
+const MaxTypeLen = 255
+
+// placeholder is the name under which internal events travel.
+const placeholder = "freehold.placeholder"
+
+// Validate reports whether a catalog takes the type: a version from 1, and a name that
+// every broker and every database carries as it is, since a relay stops for good at an
+// event that it cannot publish. It has 1 to [MaxTypeLen] bytes of UTF-8 without blanks,
+// control characters, "*" and ">", is none that Freehold uses itself, and has no empty
+// part between, before or behind dots.
+func (t Type) Validate() error {
+	bad := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == '*' || r == '>' }
+	switch {
+	case t.Name == "" || t.Version < 1:
+		return fmt.Errorf("freehold: event type %q version %d: want a name and a version from 1", t.Name, t.Version)
+	case len(t.Name) > MaxTypeLen:
+		return fmt.Errorf("freehold: event type %.40q: a name of %d bytes, want at most %d", t.Name, len(t.Name), MaxTypeLen)
+	case !utf8.ValidString(t.Name) || strings.ContainsFunc(t.Name, bad):
+		return fmt.Errorf("freehold: event type %q: want a name of UTF-8 without blanks, control characters, * and >", t.Name)
+	case slices.Contains(strings.Split(t.Name, "."), ""):
+		return fmt.Errorf("freehold: event type %q: want something between, before and behind dots", t.Name)
+	case t.Name == placeholder:
+		return fmt.Errorf("freehold: event type %q: under this name internal events travel: take another one", t.Name)
+	}
+	return nil
+}
+
+// NewCatalog builds a catalog. It refuses a type that is not valid, a name defined
+// twice, and an upcast that does not lead to a defined version.
 func NewCatalog(defs ...Def) (*Catalog, error) {
 	c := &Catalog{defs: map[string]Def{}, upcasts: map[Type]func(json.RawMessage) (json.RawMessage, error){}}
 	for _, d := range defs {
+		if err := d.typ.Validate(); err != nil {
+			return nil, err
+		}
 		switch {
-		case d.typ.Name == "" || d.typ.Version < 1:
-			return nil, fmt.Errorf("freehold: event type %q version %d: want a name and a version from 1", d.typ.Name, d.typ.Version)
 		case d.upcast != nil:
 			if c.upcasts[d.typ] != nil {
 				return nil, fmt.Errorf("freehold: upcast from %s defined twice", d.typ)

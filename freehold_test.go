@@ -3,6 +3,7 @@ package freehold_test
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/freehold-go/freehold"
@@ -52,6 +53,21 @@ func TestCatalogRefusesWhatCannotBeRead(t *testing.T) {
 	} {
 		if _, err := freehold.NewCatalog(defs...); err == nil {
 			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestCatalogTakesOnlyNamesThatABrokerCarries(t *testing.T) {
+	t.Parallel()
+	up := func(name string) freehold.Def { return freehold.Upcast(freehold.T(name, 1), rename("a", "b")) }
+	for _, name := range []string{"", "with blank", "tab\t", "line\n", "nul\x00", "no\u00a0break", "bad\xffutf", "any.*", "rest.>", "two..dots", ".before", "behind.", "freehold.placeholder", strings.Repeat("x", freehold.MaxTypeLen+1)} {
+		if _, err := freehold.NewCatalog(up(name)); err == nil || strings.Contains(err.Error(), "leads to no defined version") {
+			t.Errorf("%q: %v, want a refusal of the name", name, err)
+		}
+	}
+	for _, name := range []string{"order", "order.placed", "shop/order.sold-out_2", "größe.geändert", "$SYS", strings.Repeat("x", freehold.MaxTypeLen)} {
+		if err := freehold.T(name, 1).Validate(); err != nil {
+			t.Error(err)
 		}
 	}
 }
