@@ -208,11 +208,13 @@ func (s *databaseSink[T]) sort(ctx context.Context, k Keeper, events []freehold.
 		if !s.router.wants(r) {
 			continue
 		}
-		if someParked && s.parked.has(source, s.opts.Key(*r)) {
-			if err := putParked(ctx, k, s.follower, s.opts.Key(*r), *r, "an earlier event of this key is parked", 0); err != nil {
-				return nil, err
+		if someParked {
+			if key := storable(s.opts.Key(*r)); s.parked.has(source, key) {
+				if err := putParked(ctx, k, s.follower, key, *r, "an earlier event of this key is parked", 0); err != nil {
+					return nil, err
+				}
+				continue
 			}
-			continue
 		}
 		wanted = append(wanted, *r)
 	}

@@ -327,7 +327,7 @@ func (s *databaseSink[T]) settle(ctx context.Context, d Decision) error {
 		if err := move(); err != nil {
 			return err
 		}
-		parked, err := readParked(ctx, k, nil, s.follower, source, "", math.MaxInt)
+		parked, err := readParked(ctx, k, nil, s.follower, source, nil, math.MaxInt)
 		if err != nil {
 			return err
 		}

@@ -2,12 +2,15 @@ package follow
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/freehold-go/freehold"
 )
@@ -48,6 +51,23 @@ func parkedKey(key string, p freehold.Position) string {
 	return fmt.Sprintf("%s\x1f%020d", key, p)
 }
 
+// keyOf is the key of what parkedKey gave. A key may be empty, and hold any character.
+func keyOf(parked string) string { return parked[:max(0, len(parked)-len("\x1f")-20)] }
+
+// maxParkedKey is how much of a key every engine can keep beside a position.
+const maxParkedKey = 512
+
+// storable gives a key that some engine cannot keep another name: one with bytes that
+// are no text, or that is too long. It changes no name that it has given.
+func storable(key string) string {
+	if len(key) <= maxParkedKey && utf8.ValidString(key) && strings.IndexByte(key, 0) < 0 {
+		return key
+	}
+	digest := sha256.Sum256([]byte(key))
+	begin := strings.ReplaceAll(strings.ToValidUTF8(key[:min(len(key), 128)], "?"), "\x00", "?")
+	return begin + "#" + hex.EncodeToString(digest[:])
+}
+
 func putParked(ctx context.Context, k Keeper, follower, key string, r freehold.Recorded, reason string, attempts int) error {
 	const longest = 4096
 	if len(reason) > longest {
@@ -60,20 +80,23 @@ func putParked(ctx context.Context, k Keeper, follower, key string, r freehold.R
 	return k.Put(ctx, parkedSpace(follower, r.At.Source), parkedKey(key, r.At.Position), raw)
 }
 
-// readParked returns up to limit parked events from a key on (all keys if it is
-// empty; otherwise only that key's), in the order of release.
-func readParked(ctx context.Context, k Keeper, types *freehold.Catalog, follower string, s freehold.Source, key string, limit int) ([]Parked, error) {
+// readParked returns up to limit parked events of a key, in the order of release, or of
+// all keys if it is nil.
+func readParked(ctx context.Context, k Keeper, types *freehold.Catalog, follower string, s freehold.Source, key *string, limit int) ([]Parked, error) {
 	from := ""
-	if key != "" {
-		from = key + "\x1f"
+	if key != nil {
+		from = *key + "\x1f"
 	}
 	var all []Parked
 	for item, err := range k.Scan(ctx, parkedSpace(follower, s), from) {
 		if err != nil {
 			return nil, err
 		}
-		if key != "" && !strings.HasPrefix(item.Key, from) || len(all) == limit {
+		if key != nil && !strings.HasPrefix(item.Key, from) || len(all) == limit {
 			break
+		}
+		if key != nil && keyOf(item.Key) != *key {
+			continue // the key and this character are how another key begins
 		}
 		var p Parked
 		if err := json.Unmarshal(item.Value, &p); err != nil {
@@ -102,8 +125,7 @@ func (p *parkedKeys) load(ctx context.Context, k Keeper, follower string, s free
 		if err != nil {
 			return err
 		}
-		key, _, _ := strings.Cut(item.Key, "\x1f")
-		keys[key] = true
+		keys[keyOf(item.Key)] = true
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -141,7 +163,7 @@ func (p *parkedKeys) remove(s freehold.Source, key string) {
 // park sets an event aside and moves the mark past it, in one transaction. The
 // failed attempt has been rolled back before.
 func (s *databaseSink[T]) park(ctx context.Context, from freehold.Mark, r freehold.Recorded, cause error, attempts int) error {
-	key := s.opts.Key(r)
+	key := storable(s.opts.Key(r))
 	_, err := s.db.Update(context.WithoutCancel(ctx), func(ctx context.Context, tx T) error {
 		k := s.db.Keeper(tx)
 		if err := k.Move(ctx, s.follower, from, r.At); err != nil {
@@ -173,7 +195,7 @@ func (s *databaseSink[T]) release(ctx context.Context, source Source, key string
 		_, err := s.db.Update(context.WithoutCancel(ctx), func(ctx context.Context, tx T) error {
 			k := s.db.Keeper(tx)
 			failed = nil
-			queue, err := readParked(ctx, k, source.Types(), s.follower, name, key, 2)
+			queue, err := readParked(ctx, k, source.Types(), s.follower, name, &key, 2)
 			if left = len(queue); err != nil || left == 0 {
 				return err
 			}
@@ -206,7 +228,7 @@ func (s *databaseSink[T]) release(ctx context.Context, source Source, key string
 // list returns up to limit parked events of a source.
 func (s *databaseSink[T]) list(ctx context.Context, source Source, limit int) (all []Parked, err error) {
 	err = s.db.View(ctx, func(ctx context.Context, tx T) error {
-		all, err = readParked(ctx, s.db.Keeper(tx), source.Types(), s.follower, source.Name(), "", limit)
+		all, err = readParked(ctx, s.db.Keeper(tx), source.Types(), s.follower, source.Name(), nil, limit)
 		return err
 	})
 	return all, err

@@ -64,6 +64,7 @@ func (f *Follower) release(ctx context.Context, s freehold.Source, key string, g
 	if err != nil {
 		return err
 	}
+	key = storable(key)
 	do := func(ctx context.Context, sink operable) error { return sink.release(ctx, fd.source, key, giveUp) }
 	if mutant.ReleaseOutsideLoop {
 		if sink, ok := f.sink.(operable); ok {
