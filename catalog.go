@@ -2,6 +2,7 @@ package freehold
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -185,6 +186,9 @@ func (c *Catalog) Encode(e Event) (raw []byte, internal bool, err error) {
 		raw, err = json.Marshal(e)
 	} else {
 		raw, err = d.encode(e)
+	}
+	if err == nil && len(raw) == 0 {
+		err = errors.New("its codec gives nothing, want JSON") // and an internal event without payload is a placeholder
 	}
 	if err != nil {
 		return nil, false, fmt.Errorf("encode %s: %w", t, err)

@@ -72,6 +72,20 @@ func TestCatalogTakesOnlyNamesThatABrokerCarries(t *testing.T) {
 	}
 }
 
+func TestACodecThatGivesNothingIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, raw := range [][]byte{nil, {}} {
+		c, err := freehold.NewCatalog(freehold.Coded(freehold.Codec[noted]{Internal: true,
+			Encode: func(noted) ([]byte, error) { return raw, nil }, Decode: func([]byte) (noted, error) { return noted{}, nil }}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := c.Encode(noted{}); err == nil {
+			t.Error("an event without a payload was encoded")
+		}
+	}
+}
+
 func TestTokenText(t *testing.T) {
 	t.Parallel()
 	a := freehold.Mark{Source: "order", Epoch: "e1", Position: 7}
