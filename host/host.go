@@ -185,7 +185,10 @@ func (h *Host) Handler() http.Handler { return h.mux }
 
 // Close releases what a host holds that is never run.
 func (h *Host) Close() error {
-	errs := []error{h.listener.Close()}
+	var errs []error
+	if err := h.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) { // who has given it may have closed it
+		errs = append(errs, err)
+	}
 	for _, c := range slices.Backward(h.owned) {
 		errs = append(errs, c.Close())
 	}

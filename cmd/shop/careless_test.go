@@ -173,6 +173,11 @@ func TestASecondShopIsRefusedAndTheFirstGoesOn(t *testing.T) {
 	cmd, url, stderr := serving(t, dir)
 	refused(t, "another", "serve", "--data", dir, "--order-addr", "127.0.0.1:0", "--inventory-addr", "127.0.0.1:0", "--billing-addr", "127.0.0.1:0")
 	refused(t, "cannot listen on", "serve", "--data", t.TempDir(), "--order-addr", strings.TrimPrefix(url, "http://"), "--inventory-addr", "127.0.0.1:0", "--billing-addr", "127.0.0.1:0")
+	damaged := t.TempDir() // a service that does not open closes those that were open already
+	if err := os.Mkdir(filepath.Join(damaged, "billing.db"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, "billing.db is a directory", "serve", "--data", damaged, "--order-addr", "127.0.0.1:0", "--inventory-addr", "127.0.0.1:0", "--billing-addr", "127.0.0.1:0")
 	info, err := os.Stat(filepath.Join(dir, "operator.token"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the operator's token: %v, %v, want mode 0600", info, err)
