@@ -12,13 +12,13 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/statement"
 	"github.com/freehold-go/freehold/journal"
 	"github.com/freehold-go/freehold/sqldb"
 )
@@ -73,13 +73,11 @@ func (tx *transaction) end() {
 // allowed refuses statements that would end the transaction or change the
 // connection for those who use it afterwards.
 func allowed(query string) error {
-	word := strings.TrimSpace(query)
-	if end := strings.IndexFunc(word, func(r rune) bool { return !unicode.IsLetter(r) }); end >= 0 {
-		word = word[:end]
-	}
-	switch word = strings.ToUpper(word); word {
-	case "BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "PREPARE", "SET", "RESET", "DISCARD", "LISTEN", "NOTIFY":
-		return fmt.Errorf("postgres: %s inside a closure: the closure is the transaction: return nil to commit, an error to roll back", word)
+	for _, word := range statement.PostgreSQL.Words(query) {
+		switch word {
+		case "BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "PREPARE", "SET", "RESET", "DISCARD", "LISTEN", "NOTIFY":
+			return fmt.Errorf("postgres: %s inside a closure: the closure is the transaction: return nil to commit, an error to roll back", word)
+		}
 	}
 	return nil
 }

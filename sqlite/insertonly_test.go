@@ -95,7 +95,7 @@ func TestAClosureCannotSteerItsTransaction(t *testing.T) {
 	for _, statement := range []string{
 		"COMMIT", "commit;", "COMMIT\t", "\n COMMIT\n", "/* now */ COMMIT", "-- now\nCOMMIT", "COMMIT/**/", "END\tTRANSACTION", "ROLLBACK",
 		"BEGIN", "SAVEPOINT\ta", "RELEASE a", "SELECT 1; COMMIT", "PRAGMA recursive_triggers=OFF", "PRAGMA\trecursive_triggers=OFF", "PRAGMA\rsynchronous=OFF",
-		"ATTACH 'x' AS x", "VACUUM",
+		"ATTACH 'x' AS x", "VACUUM", "SELECT 1; /* ; */ COMMIT", "\ufeffCOMMIT",
 	} {
 		_, err := db.Update(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
 			_, exec := tx.ExecContext(ctx, statement)
@@ -114,5 +114,29 @@ func TestAClosureCannotSteerItsTransaction(t *testing.T) {
 		if err != nil {
 			t.Errorf("%q: %v", statement, err)
 		}
+	}
+}
+
+// TestAClosureMaySayWhatItLikes: words that steer a transaction stand in strings, in
+// names and in the bodies of triggers, too.
+func TestAClosureMaySayWhatItLikes(t *testing.T) {
+	t.Parallel()
+	h := harness()
+	db := h.Open(t, journaltest.Setup{Place: t.TempDir(), Types: journaltest.Types(t)})
+	defer db.Close()
+	_, err := db.Update(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+		for _, statement := range []string{
+			"CREATE TABLE said (text TEXT)",
+			"CREATE TRIGGER said_once BEFORE DELETE ON said BEGIN SELECT RAISE(ABORT, 'said is said'); END",
+			"INSERT INTO said VALUES ('first; end of story') -- ; COMMIT",
+		} {
+			if _, err := tx.ExecContext(ctx, statement); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

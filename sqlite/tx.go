@@ -6,12 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/statement"
 	"github.com/freehold-go/freehold/journal"
 	"github.com/freehold-go/freehold/sqldb"
 )
@@ -293,23 +292,8 @@ func (db *DB) View(ctx context.Context, fn func(ctx context.Context, tx sqldb.Tx
 // controlWord returns the word with which a query would end or begin a
 // transaction, or change the connection.
 func controlWord(query string) string {
-	for statement := range strings.SplitSeq(query, ";") {
-		statement = strings.TrimSpace(statement)
-		for strings.HasPrefix(statement, "--") || strings.HasPrefix(statement, "/*") {
-			end, skip := strings.IndexByte(statement, '\n'), 1
-			if statement[1] == '*' {
-				end, skip = strings.Index(statement, "*/"), 2
-			}
-			if end < 0 {
-				statement = ""
-				break
-			}
-			statement = strings.TrimSpace(statement[end+skip:])
-		}
-		if end := strings.IndexFunc(statement, func(r rune) bool { return !unicode.IsLetter(r) }); end >= 0 {
-			statement = statement[:end]
-		}
-		switch word := strings.ToUpper(statement); word {
+	for _, word := range statement.SQLite.Words(query) {
+		switch word {
 		case "BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE", "ATTACH", "DETACH", "PRAGMA", "VACUUM":
 			return word
 		}
