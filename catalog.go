@@ -23,7 +23,7 @@ type Catalog struct {
 type Def struct {
 	typ      Type
 	internal bool
-	encode   func(Event) ([]byte, error) // nil is json.Marshal
+	encode   func(Event) ([]byte, error)
 	decode   func([]byte) (Event, error)
 	upcast   func(json.RawMessage) (json.RawMessage, error)
 }
@@ -32,13 +32,32 @@ type Def struct {
 // Unknown fields are ignored when it is read.
 func JSON[E Event]() Def {
 	var zero E
-	return Def{typ: zero.EventType(), decode: func(raw []byte) (Event, error) {
-		var e E
-		if err := json.Unmarshal(raw, &e); err != nil {
-			return nil, err
-		}
-		return e, nil
-	}}
+	return Def{
+		typ: zero.EventType(),
+		encode: func(e Event) ([]byte, error) {
+			if _, err := typed[E](e); err != nil {
+				return nil, err
+			}
+			return json.Marshal(e)
+		},
+		decode: func(raw []byte) (Event, error) {
+			var e E
+			if err := json.Unmarshal(raw, &e); err != nil {
+				return nil, err
+			}
+			return e, nil
+		},
+	}
+}
+
+// typed refuses what is decoded as something else than it was, such as a pointer to an
+// event: an aggregate's state in memory would not evolve as the one that is read.
+func typed[E Event](e Event) (E, error) {
+	one, ok := e.(E)
+	if !ok {
+		return one, fmt.Errorf("%T, want %T: use one struct for one type", e, one)
+	}
+	return one, nil
 }
 
 // Internal defines an event that never leaves its service: other services see an
@@ -63,11 +82,11 @@ func Coded[E Event](c Codec[E]) Def {
 	return Def{
 		typ: zero.EventType(), internal: c.Internal,
 		encode: func(e Event) ([]byte, error) {
-			typed, ok := e.(E)
-			if !ok {
-				return nil, fmt.Errorf("%T, want %T: use one struct for one type", e, zero)
+			one, err := typed[E](e)
+			if err != nil {
+				return nil, err
 			}
-			return c.Encode(typed)
+			return c.Encode(one)
 		},
 		decode: func(raw []byte) (Event, error) { return c.Decode(raw) },
 	}
@@ -177,16 +196,15 @@ func (c *Catalog) Internal(name string) bool { return c.defs[name].internal }
 // Encode returns the payload under which e is stored. An event whose type or
 // version the catalog does not define is [ErrUnknownType].
 func (c *Catalog) Encode(e Event) (raw []byte, internal bool, err error) {
+	if e == nil {
+		return nil, false, errors.New("freehold: an event that is nil")
+	}
 	t := e.EventType()
 	d, ok := c.defs[t.Name]
 	if !ok || d.typ != t {
 		return nil, false, fmt.Errorf("%s: %w: add it to the catalog given to Open", t, ErrUnknownType)
 	}
-	if d.encode == nil {
-		raw, err = json.Marshal(e)
-	} else {
-		raw, err = d.encode(e)
-	}
+	raw, err = d.encode(e)
 	if err == nil && len(raw) == 0 {
 		err = errors.New("its codec gives nothing, want JSON") // and an internal event without payload is a placeholder
 	}
