@@ -81,6 +81,7 @@ type Follower struct {
 	opts  Options
 	feeds []*feed
 
+	wanted   chan struct{}           // has room for one signal: somebody waits for a token
 	diverged func(s freehold.Source) // nil: nobody wants to know
 }
 
@@ -125,7 +126,7 @@ func New[T freehold.Tx](name string, db DB[T], sources []Source, opts *Options, 
 }
 
 func newFollower(name string, sources []Source, sink Sink, opts *Options) *Follower {
-	f := &Follower{name: name, sink: sink, opts: opts.withDefaults()}
+	f := &Follower{name: name, sink: sink, opts: opts.withDefaults(), wanted: make(chan struct{}, 1)}
 	for _, s := range sources {
 		f.feeds = append(f.feeds, &feed{source: s, changed: make(chan struct{}), place: freehold.Mark{Source: s.Name()}, state: Stopped, since: time.Now()})
 	}

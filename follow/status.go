@@ -121,7 +121,7 @@ func (f *Follower) waitFor(ctx context.Context, fd *feed, want freehold.Mark) er
 		fd.waiters--
 		fd.mu.Unlock()
 	}()
-	for {
+	for told := false; ; {
 		fd.mu.Lock()
 		place, known, changed := fd.place, fd.known && fd.state != Diverged, fd.changed
 		fd.mu.Unlock()
@@ -142,6 +142,13 @@ func (f *Follower) waitFor(ctx context.Context, fd *feed, want freehold.Mark) er
 				return fmt.Errorf("%s: %s: %w", f.name, want, ErrParked)
 			}
 			return err
+		}
+		if !told {
+			told = true
+			select {
+			case f.wanted <- struct{}{}:
+			default:
+			}
 		}
 		select {
 		case <-changed:
