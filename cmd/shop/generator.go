@@ -138,16 +138,17 @@ func (g *generator) generate(ctx context.Context, rate float64, begun time.Time)
 				}
 				var intended time.Time
 				if rate > 0 {
-					intended = begun.Add(time.Duration(float64(n-1) / rate * float64(time.Second)))
+					after := time.Duration(float64(n-1) / rate * float64(time.Second))
+					if g.cmd.Orders == 0 && after >= g.cmd.Duration {
+						return nil
+					}
+					intended = begun.Add(after)
 					if wait := time.Until(intended); wait > 0 {
 						select {
 						case <-time.After(wait):
 						case <-ctx.Done():
 							return ctx.Err()
 						}
-					}
-					if g.cmd.Orders == 0 && intended.Sub(begun) >= g.cmd.Duration {
-						return nil
 					}
 				} else {
 					select {
