@@ -28,7 +28,7 @@ func TestAnyTextIsAKey(t *testing.T) {
 		t.Helper()
 		for stream := range keys {
 			for _, text := range texts {
-				if tok, err = there.Append(t.Context(), note(string(stream), text)); err != nil {
+				if _, err = there.Append(t.Context(), note(string(stream), text)); err != nil {
 					t.Fatal(err)
 				}
 			}
