@@ -92,6 +92,7 @@ func TestClusterConformance(t *testing.T) {
 			}
 		},
 		MaxEvent: 8 << 20,
+		Racy:     true,
 	})
 }
 
