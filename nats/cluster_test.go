@@ -92,7 +92,6 @@ func TestClusterConformance(t *testing.T) {
 			}
 		},
 		MaxEvent: 8 << 20,
-		Racy:     true,
 	})
 }
 

@@ -37,7 +37,9 @@ var errNotConnected = errors.New("no connection to the server")
 // publisher publishes one source. Since each message names its predecessor, the
 // server takes none behind one that it has refused or never got, and the
 // acknowledgement of a batch's last message speaks for the batch. Of a replicated
-// stream it names the place only: see docs/adr/0013.
+// stream it names the place only: see docs/adr/0013. So there each event has a message of
+// its own, or the same place would be another event's to publishers that cut their batches
+// otherwise.
 type publisher struct {
 	bus    *Bus
 	source freehold.Source
@@ -151,8 +153,12 @@ func (p *publisher) send(ctx context.Context, events []freehold.Recorded) error 
 	}
 	seq, id := p.seq, p.id
 	for i := 0; i <= last; {
-		run := events[i : i+transport.Run(events[i:last+1])]
-		i += len(run)
+		n := 1
+		if p.named {
+			n = transport.Run(events[i : last+1])
+		}
+		run := events[i : i+n]
+		i += n
 		r := &run[len(run)-1]
 		if size(r) > limit {
 			continue // readers get it from the feed

@@ -20,7 +20,6 @@ package transporttest
 import (
 	"context"
 	"errors"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,11 +52,6 @@ type Harness struct {
 	// MaxEvent is a payload's size, in bytes, that the broker does not take; 0 if
 	// there is none.
 	MaxEvent int
-	// Racy says that publishers of one source that race may leave events out and give
-	// others twice, as on a NATS cluster, whose servers have been seen to store two messages
-	// that expected the same one before them, and none of some. Consumers pass over what
-	// they had, and ask the feed for what is missing.
-	Racy bool
 }
 
 const source freehold.Source = "order"
@@ -354,39 +348,7 @@ func interleave(t *testing.T, h Harness) {
 		})
 	}
 	all.Wait()
-	r := receive(t, b, source, freehold.Mark{Source: source})
-	if h.Racy {
-		events = r.asConsumersDo(events)
-	}
-	r.gets(events)
-}
-
-// asConsumersDo waits for the last of the events, passes over those that arrived before,
-// and returns those that arrived.
-func (r *reception) asConsumersDo(events []freehold.Recorded) (arrived []freehold.Recorded) {
-	last := events[len(events)-1].At.Position
-	r.until("event "+strconv.Itoa(int(last)), func() bool {
-		return len(r.events) > 0 && r.events[len(r.events)-1].At.Position == last
-	})
-	r.stop()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var next freehold.Position
-	all := len(r.events)
-	r.events = slices.DeleteFunc(r.events, func(e freehold.Recorded) bool {
-		if e.At.Position < next {
-			return true
-		}
-		next = e.At.Position + 1
-		return false
-	})
-	for _, e := range r.events {
-		arrived = append(arrived, events[e.At.Position-1])
-	}
-	if all > len(arrived) || len(arrived) < len(events) {
-		r.t.Logf("%d of %d events were left out, %d came again", len(events)-len(arrived), len(events), all-len(arrived))
-	}
-	return arrived
+	receive(t, b, source, freehold.Mark{Source: source}).gets(events)
 }
 
 func further(t *testing.T, h Harness) {
