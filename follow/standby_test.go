@@ -50,7 +50,9 @@ func TestWhoStandsByLooksWhenSomebodyWaits(t *testing.T) {
 		go func() { done <- stands.Stand(ctx) }()
 		for range 3 {
 			was := db.views.Load()
-			time.Sleep(10*time.Second + 500*time.Millisecond)
+			nobodyWaits, end := context.WithTimeout(ctx, 10*time.Second+500*time.Millisecond) // by the bubble's clock
+			<-nobodyWaits.Done()
+			end()
 			if n := db.views.Load() - was; n > 12 {
 				t.Errorf("%d looks in 10 s in which nobody waited", n)
 			}
