@@ -36,7 +36,18 @@ func (s *Source) ask(ctx context.Context, after freehold.Mark, limit int, wait t
 	if wait > 0 {
 		q.Set("wait", strconv.Itoa(int(wait/time.Second)))
 	}
+	var known freehold.Position
+	if limit == 0 { // the head told is then the database's, not what an instance has heard of
+		s.mu.Lock()
+		known = s.head.Position
+		s.mu.Unlock()
+	}
 	resp, err := s.get(ctx, "?"+q.Encode())
+	if errors.Is(err, freehold.ErrDiverged) {
+		s.mu.Lock()
+		s.doubt() // what the broker delivered may have led there, too
+		s.mu.Unlock()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +80,7 @@ func (s *Source) ask(ctx context.Context, after freehold.Mark, limit int, wait t
 		a.events = append(a.events, r)
 	}
 	s.types.Bind(a.events)
-	s.learn(a.head)
+	s.learn(a.head, known)
 	return a, nil
 }
 

@@ -51,7 +51,7 @@ func (s *Source) foreign(e freehold.Epoch) bool {
 			s.epochs.strange = map[freehold.Epoch]bool{}
 		}
 		s.epochs.strange[e] = true
-		s.suspect = true
+		s.doubt()
 	}
 	return true
 }

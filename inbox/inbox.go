@@ -52,6 +52,7 @@ type Source struct {
 	window  []freehold.Recorded // contiguous and chained, from the broker
 	head    freehold.Mark       // the highest place heard of
 	suspect bool                // something does not fit: the feed decides
+	doubts  int                 // how often that was so: an answer settles those it was asked for
 	heard   time.Time           // last sign of the source
 	opening string              // the incarnation last heard of
 	whole   freehold.Position   // where the window's last whole transaction ends
@@ -114,8 +115,10 @@ func (s *Source) Bounds(ctx context.Context) (first, head freehold.Mark, err err
 // for: then it returns none, and Wait waits for it.
 func (s *Source) Read(ctx context.Context, after freehold.Mark, limit int) ([]freehold.Recorded, error) {
 	s.mu.Lock()
-	suspect := s.suspect
-	if !suspect {
+	suspect, doubts := s.suspect, s.doubts
+	if suspect {
+		s.window, s.whole = nil, 0 // it may be of a history that is gone
+	} else {
 		rs := s.buffered(after, limit)
 		if len(rs) > 0 || s.expects(after) > 0 || s.head.Position == after.Position && s.head.Chain == after.Chain {
 			s.mu.Unlock()
@@ -129,7 +132,7 @@ func (s *Source) Read(ctx context.Context, after freehold.Mark, limit int) ([]fr
 	}
 	if suspect {
 		s.mu.Lock()
-		s.suspect = false
+		s.suspect = s.doubts != doubts
 		s.mu.Unlock()
 	}
 	return a.events, nil
@@ -266,15 +269,19 @@ func (s *Source) take(_ context.Context, events []freehold.Recorded) error {
 		case n > 0 && r.At.Position <= s.window[n-1].At.Position:
 			if k := int(r.At.Position - s.window[0].At.Position); k < 0 || s.window[k].At.Chain != r.At.Chain {
 				// Old news that cannot be compared, or another history: ask.
-				s.suspect = s.suspect || k >= 0 || r.Incarnation != s.window[n-1].Incarnation
+				if k >= 0 || r.Incarnation != s.window[n-1].Incarnation {
+					s.doubt()
+				}
 			}
 			continue
 		case n > 0 && !continues(s.window[n-1].At, r):
-			s.suspect = s.suspect || r.At.Position == s.window[n-1].At.Position+1
+			if r.At.Position == s.window[n-1].At.Position+1 {
+				s.doubt()
+			}
 			s.window, s.whole = s.window[:0:0], 0
 		}
 		if len(s.window) == 0 && r.At.Position <= s.head.Position && r.Incarnation != s.opening {
-			s.suspect = true // nothing to compare it with
+			s.doubt() // nothing to compare it with
 		}
 		s.opening = r.Incarnation
 		one := events[i : i+1]
@@ -307,13 +314,13 @@ func (s *Source) announced(h transport.Head) {
 		return
 	}
 	if s.foreign(h.Epoch) {
-		s.suspect = true
+		s.doubt()
 		s.signal()
 		return
 	}
 	if h.Position < s.head.Position && (h.Epoch != s.head.Epoch || h.Incarnation != s.opening) ||
 		h.Position == s.head.Position && h.Chain != s.head.Chain {
-		s.suspect = true
+		s.doubt()
 	}
 	s.opening = h.Incarnation
 	if h.Position > s.head.Position {
@@ -325,18 +332,31 @@ func (s *Source) announced(h transport.Head) {
 	s.signal()
 }
 
-// learn takes the head that the feed told, which is final.
-func (s *Source) learn(head freehold.Mark) {
+// learn takes the head that the feed told, which is final. One that is lower than what was
+// known before the feed was asked is that of a source that went back.
+func (s *Source) learn(head freehold.Mark, known freehold.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.turned(head.Epoch)
-	if head != s.head && (head.Position >= s.head.Position || s.suspect || head.Epoch != s.head.Epoch) {
-		s.head = head
-		if n := len(s.window); n > 0 && head.Position < s.window[n-1].At.Position {
-			s.window, s.whole = nil, 0 // of a history that is gone
+	if head != s.head {
+		if head.Position < known {
+			s.doubt()
+		}
+		if head.Position <= s.head.Position && (s.suspect || head.Position == s.head.Position) {
+			s.window, s.whole = nil, 0 // it does not lead there
+		}
+		if head.Position >= s.head.Position || s.suspect || head.Epoch != s.head.Epoch {
+			s.head = head
 		}
 	}
 	s.signal()
+}
+
+// doubt has the feed asked before anything else is read: what was delivered, or told,
+// may be of another history.
+func (s *Source) doubt() {
+	s.suspect = true
+	s.doubts++
 }
 
 func (s *Source) signal() {

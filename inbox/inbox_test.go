@@ -140,12 +140,17 @@ func remote(t *testing.T, s *sender, sub transport.Subscriber) *inbox.Source {
 		t.Fatal(err)
 	}
 	if sub != nil {
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan struct{})
-		go func() { defer close(done); _ = src.Run(ctx) }()
-		t.Cleanup(func() { cancel(); <-done })
+		run(t, src)
 	}
 	return src
+}
+
+func run(t *testing.T, src *inbox.Source) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = src.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
 }
 
 func wait(t *testing.T, f *follow.Follower, tok freehold.Token) {

@@ -2,11 +2,20 @@ package inbox_test
 
 import (
 	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/inbox"
 	"github.com/freehold-go/freehold/memory"
 	"github.com/freehold-go/freehold/transport"
 )
@@ -73,5 +82,134 @@ func TestSourceRestoredIsRecognisedByItsHeartbeats(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What a broker delivered of a history that is gone is still in memory when an operator
+// lets the consumer go on from the base, and it continues the base's chain. It must not be
+// applied a second time.
+func TestWhatWasDeliveredOfALostHistoryIsNotAppliedAgain(t *testing.T) {
+	t.Parallel()
+	for name, more := range map[string]int{"as long": 2, "longer": 5} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			disk := memory.NewDisk()
+			s := newSender(t, disk)
+			s.place(t, 1, 2)
+			backup := disk.Clone()
+			tok := s.place(t, 3, 4)
+			events, err := s.db.Journal().Read(t.Context(), freehold.Mark{Source: "order"}, 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			broker := stale{events, make(chan struct{}), make(chan struct{}), new(sync.Once)}
+			close(broker.deliver)
+			src := remote(t, s, broker)
+			<-broker.delivered
+			db := own(t)
+			f := receiver(t, db, src)
+			wait(t, f, tok)
+			s.use(t, backup)
+			want := "1;2;3;4;"
+			for n := range more {
+				tok = s.place(t, 100+n)
+				want += strconv.Itoa(100+n) + ";"
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			for f.Status(ctx)[0].State != follow.Diverged && ctx.Err() == nil {
+				runtime.Gosched()
+			}
+			if _, err := f.Adopt(ctx, "order"); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.WaitFor(ctx, tok); err != nil {
+				t.Error(err)
+			}
+			if got := seen(t, db); got != want {
+				t.Errorf("applied %s want %s", got, want)
+			}
+		})
+	}
+}
+
+// told is a broker that carries the heads that a test gives it.
+type told chan transport.Head
+
+func (b told) Subscribe(ctx context.Context, _ freehold.Source, _ freehold.Mark, h transport.Handler) error {
+	for {
+		select {
+		case head := <-b:
+			h.Head(head)
+			b <- head // it was taken
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// The feed is asked because something did not fit, and while it answers the source is put
+// back. That answer settles only what it was asked for.
+func TestSourceRestoredWhileItsFeedAnswersIsRecognised(t *testing.T) {
+	t.Parallel()
+	disk := memory.NewDisk()
+	s := newSender(t, disk)
+	s.place(t, 1)
+	backup := disk.Clone()
+	s.place(t, 2)
+	_, head, err := s.db.Journal().Bounds(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered, arrived := make(chan struct{}), make(chan struct{}) // of the question that is held up
+	var once sync.Once
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := httptest.NewRecorder()
+		s.Config.Handler.ServeHTTP(answer, r)
+		if r.URL.Query().Get("after") == strconv.Itoa(int(head.Position)) {
+			once.Do(func() { close(answered); <-arrived })
+		}
+		maps.Copy(w.Header(), answer.Header())
+		w.WriteHeader(answer.Code)
+		_, _ = w.Write(answer.Body.Bytes()) // the reader has gone
+	}))
+	t.Cleanup(front.Close)
+	broker := make(told)
+	src, err := inbox.Remote("order", front.URL+"/feed", catalog(t), &inbox.Options{Subscriber: broker, Silence: time.Hour, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, src)
+	tell := func(h freehold.Mark, incarnation string) {
+		broker <- transport.Head{Mark: h, Incarnation: incarnation}
+		<-broker
+	}
+	odd := head
+	odd.Chain[0]++
+	tell(head, "first")
+	tell(odd, "first") // the reason to ask
+	read := make(chan error, 1)
+	go func() {
+		_, err := src.Read(t.Context(), head, 10)
+		read <- err
+	}()
+	<-answered
+	s.use(t, backup)
+	_, back, err := s.db.Journal().Bounds(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tell(back, "second")
+	close(arrived)
+	if err := <-read; err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := src.Wait(ctx, head); err != nil {
+		t.Fatalf("nobody asks the feed again: %v", err)
+	}
+	if _, err := src.Read(ctx, head, 10); !errors.Is(err, freehold.ErrDiverged) {
+		t.Errorf("%v, want %v", err, freehold.ErrDiverged)
 	}
 }
