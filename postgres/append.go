@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"runtime"
-	"sync"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -16,28 +13,6 @@ import (
 	"github.com/freehold-go/freehold/journal"
 	"github.com/freehold-go/freehold/sqldb"
 )
-
-// Calls of Append that wait at the same time share a transaction: a worker takes what is
-// queued, and the next one begins when it is done, so that groups are large, or has been
-// at it for appendPatience: it may wait for a stream that another transaction makes, or
-// for a slow disk. A call whose streams another transaction has locked goes
-// alone, so that the others need not wait for that one, and if the shared
-// transaction fails each call runs again alone.
-const (
-	appendWorkers  = 4
-	appendPatience = 10 * time.Millisecond
-	appendBatch    = 128
-	// maxIdle is how often others are let run, in vain, before a group begins.
-	maxIdle = 3
-)
-
-// appends is the queue of calls of Append.
-type appends struct {
-	calls   chan *appendCall
-	turn    chan struct{} // holds one while no worker has the turn
-	last    int           // how many calls the last group had: of who has the turn
-	workers sync.WaitGroup
-}
 
 type appendCall struct {
 	ctx    context.Context
@@ -55,65 +30,6 @@ type outcome struct {
 	last  drawn // its last event, zero without events
 	err   error
 	alone bool // run it by itself
-}
-
-func (a *appends) start(db *DB) {
-	a.calls, a.turn = make(chan *appendCall, 1024), make(chan struct{}, 1)
-	a.turn <- struct{}{}
-	for range appendWorkers {
-		a.workers.Go(func() {
-			for open := true; open; {
-				<-a.turn
-				pass := sync.OnceFunc(func() { a.turn <- struct{}{} })
-				var call *appendCall
-				if call, open = <-a.calls; open {
-					group := a.more(call)
-					late := time.AfterFunc(appendPatience, pass)
-					db.appendTogether(group)
-					late.Stop()
-				}
-				pass()
-			}
-		})
-	}
-}
-
-// close ends the workers. No call may be under way.
-func (a *appends) close() {
-	close(a.calls)
-	a.workers.Wait()
-}
-
-// more takes what is queued behind a call. Callers that the last group has answered may
-// be about to call again: they are let run for as long as some come.
-func (a *appends) more(first *appendCall) []*appendCall {
-	group := a.take([]*appendCall{first})
-	most := min(len(group)+a.last, appendBatch)
-	for idle := 0; len(group) < most && idle < maxIdle; idle++ {
-		n := len(group)
-		runtime.Gosched()
-		if group = a.take(group); len(group) > n {
-			idle = -1
-		}
-	}
-	a.last = len(group)
-	return group
-}
-
-// take adds what is queued to a group.
-func (a *appends) take(group []*appendCall) []*appendCall {
-	for len(group) < appendBatch {
-		select {
-		case call, open := <-a.calls:
-			if !open {
-				return group
-			}
-			group = append(group, call)
-		default:
-			return group
-		}
-	}
-	return group
 }
 
 // Append writes to one or more streams atomically; see freehold.DB.
@@ -199,6 +115,7 @@ func (db *DB) appendTogether(group []*appendCall) {
 		}
 		return
 	}
+	db.appends.callers.Store(int64(len(waiting) + len(db.appends.calls)))
 	for _, call := range waiting {
 		if call.alone || call.err != nil {
 			call.done <- outcome{err: call.err, alone: call.alone}
@@ -250,10 +167,18 @@ func (db *DB) sendTogether(group []*appendCall) ([]drawn, error) {
 		_, _ = c.Exec(context.WithoutCancel(ctx), `ROLLBACK`) // of no effect on a connection that is lost
 		return nil, err
 	}
+	if missing := a.missing(group); len(missing) > 0 {
+		b := &pgx.Batch{}
+		a.queueLocked(b, missing)
+		if err := c.SendBatch(ctx, b).Close(); err != nil {
+			_, _ = c.Exec(context.WithoutCancel(ctx), `ROLLBACK`) // of no effect on a connection that is lost
+			return nil, err
+		}
+	}
 	for _, call := range group {
 		call.place(a)
 	}
-	events, err := db.finish(c, a, nil, true)
+	events, err := db.finish(c, a, nil, turnPatience)
 	switch {
 	case err != nil && !definite(err):
 		return nil, &lostCommit{xid, c.PgConn().PID(), server, a.events, err}
@@ -263,48 +188,82 @@ func (db *DB) sendTogether(group []*appendCall) ([]drawn, error) {
 	return events, err
 }
 
-// queueLocksTogether locks the streams of a group that no other transaction has locked. A
-// stream that is new gets a row with the version that it will have, if all that could be
-// appended to it is.
+// queueLocksTogether locks the streams of a group that no other transaction has locked.
+// Those that may be new get a row, with the version that it will have if all that could be
+// appended to it is; those that may be there are looked for.
 func queueLocksTogether(b *pgx.Batch, group []*appendCall) *appended {
 	a := nothingAppended()
+	var names, old []string
 	for _, call := range group {
 		for i, w := range call.writes {
-			v := a.stored[w.Stream]
+			v, known := a.stored[w.Stream]
+			if !known && w.Expect.Met(0) {
+				names = append(names, string(w.Stream))
+			}
+			if !known && w.Expect != freehold.NoStream {
+				old = append(old, string(w.Stream))
+			}
 			if w.Expect.Met(v) {
 				v += freehold.Version(len(call.drafts[i]))
 			}
 			a.stored[w.Stream] = v
 		}
 	}
-	names, numbers := make([]string, 0, len(a.stored)), make([]int64, 0, len(a.stored))
-	for s, v := range a.stored {
-		names, numbers = append(names, string(s)), append(numbers, int64(v))
+	versions := make([]int64, len(names))
+	for i, name := range names {
+		versions[i] = int64(a.stored[freehold.StreamID(name)])
 	}
-	// A stream that somebody else makes at this moment is in neither part.
-	b.Queue(`WITH made AS (
-			INSERT INTO freehold.stream (name, version)
+	if len(names) > 0 {
+		b.Queue(`INSERT INTO freehold.stream (name, version)
 			SELECT name, version FROM unnest($1::text[], $2::int8[]) AS g(name, version) ORDER BY name COLLATE "C"
-			ON CONFLICT DO NOTHING RETURNING name),
-		old AS (SELECT name, version FROM freehold.stream WHERE name = ANY($1::text[]) ORDER BY name FOR UPDATE SKIP LOCKED)
-		SELECT name, NULL FROM made UNION ALL SELECT name, version FROM old`, names, numbers).
+			ON CONFLICT DO NOTHING RETURNING name`, names, versions).Query(func(rows pgx.Rows) error {
+			defer rows.Close()
+			for rows.Next() {
+				var s freehold.StreamID
+				if err := rows.Scan((*string)(&s)); err != nil {
+					return err
+				}
+				a.versions[s] = 0
+			}
+			return rows.Err()
+		})
+	}
+	if len(old) > 0 {
+		a.queueLocked(b, old)
+	}
+	return &a
+}
+
+// queueLocked locks the rows of streams that are there and that nobody else has locked.
+func (a *appended) queueLocked(b *pgx.Batch, streams []string) {
+	b.Queue(`SELECT name, version FROM freehold.stream WHERE name = ANY($1::text[]) ORDER BY name FOR UPDATE SKIP LOCKED`, streams).
 		Query(func(rows pgx.Rows) error {
 			defer rows.Close()
 			for rows.Next() {
 				var s freehold.StreamID
-				var old *int64
-				if err := rows.Scan((*string)(&s), &old); err != nil {
+				var v freehold.Version
+				if err := rows.Scan((*string)(&s), (*int64)(&v)); err != nil {
 					return err
 				}
-				if old != nil {
-					a.locked(s, freehold.Version(*old))
-				} else {
-					a.versions[s] = 0
+				if _, made := a.versions[s]; !made {
+					a.locked(s, v)
 				}
 			}
 			return rows.Err()
 		})
-	return &a
+}
+
+// missing are the streams of a group that were there although they were to be new. (What is
+// missing besides is locked, or being made at this moment, or is not there.)
+func (a *appended) missing(group []*appendCall) (streams []string) {
+	for _, call := range group {
+		for _, w := range call.writes {
+			if _, locked := a.versions[w.Stream]; !locked && w.Expect == freehold.NoStream {
+				streams = append(streams, string(w.Stream))
+			}
+		}
+	}
+	return streams
 }
 
 // place gives the call's events their versions and adds them to those of the

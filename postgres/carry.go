@@ -47,14 +47,14 @@ var errCarried = errors.New("postgres: nothing was written: the commit carried a
 const thisServer = `(extract(epoch FROM pg_postmaster_start_time())::text || ' ' || 'freehold.tick'::regclass::oid::text)`
 
 // tryCarry takes the turn for the pass of a commit of events. It returns nil if another
-// pass has it, or the journal is not in a state for one.
-func (s *sequencer) tryCarry() *session {
+// pass has it for longer than patience, or the journal is not in a state for one.
+func (s *sequencer) tryCarry(patience time.Duration) *session {
 	c := s.carrier.Load()
-	if c == nil || !c.turn.TryLock() {
+	if c == nil || !c.turn.tryTake(patience) {
 		return nil
 	}
 	if s.carrier.Load() != c || c.deferred || c.stale || c.lost != nil || c.last.drain != nil {
-		c.turn.Unlock()
+		c.turn.give()
 		return nil
 	}
 	return c
@@ -63,7 +63,7 @@ func (s *sequencer) tryCarry() *session {
 // carry sends what a transaction ends with, which inserts events and sets seqs to the
 // numbers that they drew, and commits it with a pass. It gives the turn back.
 func (c *session) carry(ctx context.Context, conn *pgx.Conn, b *pgx.Batch, events []freehold.Recorded, seqs *[]int64) error {
-	defer c.turn.Unlock()
+	defer c.turn.give()
 	p := &pass{c: c, begun: time.Now()}
 	if err := p.begin(ctx, conn, b); err != nil {
 		return err
@@ -78,7 +78,9 @@ func (c *session) carry(ctx context.Context, conn *pgx.Conn, b *pgx.Batch, event
 		_, err := conn.Exec(ctx, `COMMIT`)
 		return err
 	}
+	own := int64(0)
 	if others := len(p.due); others < passSize || mutant.OvertakeDrain { // or else its own have to wait, too
+		own = p.xid
 		for i, seq := range *seqs {
 			place := (*seqs)[len(*seqs)-1]
 			if mutant.OrderBySeq {
@@ -102,6 +104,7 @@ func (c *session) carry(ctx context.Context, conn *pgx.Conn, b *pgx.Batch, event
 		return err
 	}
 	p.committed()
+	c.carried = uint64(own)
 	c.untold.Store(true)
 	if c.last.drain != nil {
 		c.s.due.Store(true)
@@ -127,10 +130,23 @@ func (p *pass) begin(ctx context.Context, conn *pgx.Conn, b *pgx.Batch) error {
 		first = &pgx.Batch{}
 	}
 	first.QueuedQueries = append(first.QueuedQueries, b.QueuedQueries...)
-	p.queueDue(first, inDifference)
+	p.queueNow(first)
+	looks := !p.c.alone
+	if looks {
+		p.queueLook(first, inDifference)
+	}
 	if err := conn.SendBatch(ctx, first).Close(); err != nil {
 		return fmt.Errorf("%w: %w", errCarried, err)
 	}
 	known[patience] = true
+	p.c.alone = mutant.BelieveAlone || !othersEnded(p.c.last.base, p.now, p.c.carried, p.c.telling.Load())
+	if looks || p.c.alone {
+		return nil
+	}
+	second := &pgx.Batch{}
+	p.queueLook(second, inDifference)
+	if err := conn.SendBatch(ctx, second).Close(); err != nil {
+		return fmt.Errorf("%w: %w", errCarried, err)
+	}
 	return nil
 }

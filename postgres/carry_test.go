@@ -3,7 +3,9 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -96,6 +98,53 @@ func TestACommitStandsBehindWhatWasCommittedBefore(t *testing.T) {
 		if rs[n].Stream != "a-1" || rs[n].Version != freehold.Version(i+2) {
 			t.Errorf("at %d stands %s@%d, want a-1@%d", n+1, rs[n].Stream, rs[n].Version, i+2)
 		}
+	}
+}
+
+// TestACommitLooksForWhatOthersHaveCommitted: as long as nobody else commits anything, a
+// commit that carries a pass need not look for what is due. It knows when somebody has,
+// also if his transaction was open when the last pass was made.
+func TestACommitLooksForWhatOthersHaveCommitted(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	db := asleep(t, url, 0)
+	version := freehold.Version(0)
+	appends := func() {
+		t.Helper()
+		for range 3 {
+			if _, err := db.Append(t.Context(), happened("a-1", freehold.At(version), int(version))); err != nil {
+				t.Fatal(err)
+			}
+			version++
+		}
+	}
+	conn := connect(t, url)
+	exec := func(statement string) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	insert := func(n int) {
+		t.Helper()
+		exec(fmt.Sprintf(`INSERT INTO freehold.event (stream, version, type, schema, time, id, internal, payload, nonce)
+			VALUES ('b-1', %d, 'test.happened', 2, 0, md5('%[1]d') || '-0', false, '{"n":0}', decode(md5('%[1]d'), 'hex'))`, n))
+	}
+	appends()
+	insert(1)
+	appends()
+	exec(`BEGIN`)
+	insert(2)
+	appends()
+	exec(`COMMIT`)
+	appends()
+	var order []string
+	for _, r := range all(t, db) {
+		order = append(order, string(r.Stream))
+	}
+	want := "a-1 a-1 a-1 b-1 a-1 a-1 a-1 a-1 a-1 a-1 b-1 a-1 a-1 a-1"
+	if got := strings.Join(order, " "); got != want {
+		t.Errorf("the journal holds %s, want %s", got, want)
 	}
 }
 

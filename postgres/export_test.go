@@ -37,16 +37,16 @@ const SequencerLock = int64(sequencerLock)
 // Together runs calls of Append, of one write each, in one transaction, and returns how
 // many of them are to run again alone, and what the others were answered.
 func (db *DB) Together(ctx context.Context, writes ...freehold.Write) (alone int, answers []error) {
-	var group []*appendCall
+	var calls []*appendCall
 	for _, w := range writes {
 		call := &appendCall{ctx: ctx, writes: []freehold.Write{w}, done: make(chan outcome, 2)}
 		if err := call.draft(db.types); err != nil {
 			return 0, []error{err}
 		}
-		group = append(group, call)
+		calls = append(calls, call)
 	}
-	db.appendTogether(group)
-	for _, call := range group {
+	db.appendTogether(calls)
+	for _, call := range calls {
 		if o := <-call.done; o.alone {
 			alone++
 		} else {

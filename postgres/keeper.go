@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
@@ -37,26 +38,39 @@ func (k keeper) Mark(ctx context.Context, follower string, s freehold.Source) (f
 
 // Move waits for another transaction that moves the same mark, and then finds that
 // the mark is not at from any more.
-func (k keeper) Move(ctx context.Context, follower string, from, to freehold.Mark) error {
+func (k keeper) Move(_ context.Context, follower string, from, to freehold.Mark) error {
 	if mutant.DropMark {
 		return nil
 	}
-	var result sql.Result
-	var err error
+	end, err := k.tx.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	if !k.tx.writer {
+		return freehold.ErrReadOnlyTx
+	}
+	b := &pgx.Batch{}
+	var moved *pgx.QueuedQuery
 	if from.Position == 0 && from.Epoch == "" {
-		result, err = k.tx.ExecContext(ctx, `INSERT INTO freehold.mark (follower, source, epoch, position, chain)
+		moved = b.Queue(`INSERT INTO freehold.mark (follower, source, epoch, position, chain)
 			VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
 			follower, string(to.Source), string(to.Epoch), int64(to.Position), to.Chain[:])
 	} else {
-		result, err = k.tx.ExecContext(ctx, `UPDATE freehold.mark SET epoch = $1, position = $2, chain = $3
+		moved = b.Queue(`UPDATE freehold.mark SET epoch = $1, position = $2, chain = $3
 			WHERE follower = $4 AND source = $5 AND epoch = $6 AND position = $7 AND chain = $8`,
 			string(to.Epoch), int64(to.Position), to.Chain[:], follower, string(from.Source), string(from.Epoch), int64(from.Position), from.Chain[:])
 	}
-	if err != nil {
+	var n int64
+	moved.Exec(func(tag pgconn.CommandTag) error {
+		n = tag.RowsAffected()
+		return nil
+	})
+	if err := k.tx.send(b); err != nil {
 		return fmt.Errorf("move mark of %s: %w", follower, err)
 	}
-	if n, err := result.RowsAffected(); err != nil || n != 1 {
-		return errors.Join(fmt.Errorf("%s at %s: %w", follower, from, freehold.ErrFenced), err)
+	if n != 1 {
+		return fmt.Errorf("%s at %s: %w", follower, from, freehold.ErrFenced)
 	}
 	return nil
 }
@@ -88,6 +102,9 @@ func (k keeper) Get(_ context.Context, space, key string) (value []byte, found b
 	defer end()
 	if v, known := k.tx.kept[keptKey{space, key}]; known {
 		return slices.Clone(v.value), v.found, nil
+	}
+	if err := k.tx.open(); err != nil {
+		return nil, false, err
 	}
 	err = k.tx.conn.QueryRowContext(k.tx.ctx, `SELECT value FROM freehold.keep WHERE space = $1 AND key = $2`, space, key).Scan(&value)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -137,7 +154,7 @@ func (k keeper) store() error {
 		v.changed = false
 		k.tx.kept[key] = v
 	}
-	return native(k.tx.conn, func(c *pgx.Conn) error { return c.SendBatch(k.tx.ctx, b).Close() })
+	return k.tx.send(b)
 }
 
 func (k keeper) Scan(ctx context.Context, space, from string) iter.Seq2[kv.Item, error] {

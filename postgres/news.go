@@ -47,16 +47,28 @@ func (c *session) follow(ctx context.Context) error {
 
 // rest waits until there is something to do for who gives positions, and tells others of
 // passes that commits have carried: those notify nothing themselves, for that takes a lock
-// of the whole server until they are on disk.
+// of the whole server until they are on disk. It tells each hintEvery at most.
 func (c *session) rest(ctx context.Context, pause time.Duration) error {
 	until := time.Now().Add(pause)
 	for {
-		if c.untold.Swap(false) {
-			if _, err := c.conn.Exec(context.WithoutCancel(ctx), `SELECT pg_notify('freehold', $1)`, c.id); err != nil {
-				return err
+		wait := time.Until(until)
+		if c.untold.Load() {
+			wait = hintEvery - time.Since(c.hinted)
+			if ctx.Err() != nil {
+				wait = 0 // it is the last time
 			}
 		}
-		if err := c.wait(ctx, time.Until(until)); err != nil {
+		if c.untold.Load() && wait <= 0 {
+			c.untold.Store(false)
+			c.hinted = time.Now()
+			var xid int64
+			if err := c.conn.QueryRow(context.WithoutCancel(ctx), `SELECT pg_current_xact_id()::text::int8, pg_notify('freehold', $1)::text`, c.id).Scan(&xid, nil); err != nil {
+				return err
+			}
+			c.telling.Store(uint64(xid))
+			wait = time.Until(until)
+		}
+		if err := c.wait(ctx, wait); err != nil {
 			return err
 		}
 		if c.told || c.moved || !c.untold.Load() {

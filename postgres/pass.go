@@ -110,6 +110,7 @@ type pass struct {
 	c     *session
 	begun time.Time
 	now   string // a snapshot: all that is visible in it is due or has a position
+	xid   int64  // of the transaction that carries it, if one does
 	due   []dueEvent
 
 	server string // where it is made
@@ -156,9 +157,9 @@ func (p *pass) committed() {
 
 // pass takes the turn for a pass, or a look at what another sequencer did that was faster.
 func (c *session) pass(ctx context.Context, where string) (n int, err error) {
-	c.turn.Lock()
+	c.turn.take()
 	if c.lost != nil {
-		c.turn.Unlock()
+		c.turn.give()
 		return 0, c.lost
 	}
 	if !c.stale {
@@ -166,7 +167,7 @@ func (c *session) pass(ctx context.Context, where string) (n int, err error) {
 		c.stale = fenced(err)
 	}
 	stale := c.stale
-	c.turn.Unlock()
+	c.turn.give()
 	if !stale {
 		return n, err
 	}
@@ -185,8 +186,16 @@ func (c *session) pass(ctx context.Context, where string) (n int, err error) {
 // base is taken before: what is committed between the two is due already, and is found to
 // have a position by the next pass.
 func (p *pass) queueDue(b *pgx.Batch, where string) {
-	b.Queue(`SELECT pg_current_snapshot()::text, current_setting('synchronous_commit'), ` + thisServer).
-		QueryRow(func(row pgx.Row) error { return row.Scan(&p.now, &p.sync, &p.server) })
+	p.queueNow(b)
+	p.queueLook(b, where)
+}
+
+func (p *pass) queueNow(b *pgx.Batch) {
+	b.Queue(`SELECT pg_current_snapshot()::text, coalesce(pg_current_xact_id_if_assigned()::text, '0')::int8, current_setting('synchronous_commit'), ` + thisServer).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&p.now, &p.xid, &p.sync, &p.server) })
+}
+
+func (p *pass) queueLook(b *pgx.Batch, where string) {
 	b.Queue(where, p.c.last.base, p.c.last.drain, passSize).Query(func(rows pgx.Rows) error {
 		defer rows.Close()
 		for rows.Next() {

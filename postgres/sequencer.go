@@ -84,7 +84,7 @@ func startSequencer(ctx context.Context, db *DB, config *pgx.ConnConfig) (*seque
 
 // connect tries to become the sequencer and reads the head.
 func (s *sequencer) connect(ctx context.Context) (*session, error) {
-	c := &session{s: s, owes: true} // what the last connection owed may be forgotten
+	c := &session{s: s, turn: newTurn(), owes: true} // what the last connection owed may be forgotten
 	conn, err := s.db.dial(ctx, s.config, c.hear)
 	if err != nil {
 		return nil, err

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,14 +16,17 @@ import (
 type session struct {
 	s           *sequencer
 	conn        *pgx.Conn
-	holds       bool       // the lock
-	turn        sync.Mutex // of who makes a pass: guards last and stale, and what a pass tells
+	holds       bool // the lock
+	turn        turn // guards last and stale, and what a pass tells
 	last        tick
 	stale       bool  // there may be a tick behind last
 	lost        error // last is not there: the database was restored
 	server      string
-	sync        string // the setting of synchronous_commit
-	deferred    bool   // some constraints or triggers wait for the COMMIT
+	sync        string        // the setting of synchronous_commit
+	deferred    bool          // some constraints or triggers wait for the COMMIT
+	carried     uint64        // the transaction of the last commit that carried a pass: its events have positions
+	telling     atomic.Uint64 // the transaction that has told others last
+	alone       bool          // nobody else had committed anything when that was
 	incarnation int
 	id          string
 	looked      time.Time // when the head was last read
@@ -48,9 +50,9 @@ type tick struct {
 
 // end closes the connection, when no commit carries a pass of the session any more.
 func (c *session) end() {
-	c.turn.Lock()
+	c.turn.take()
 	c.s.carrier.CompareAndSwap(c, nil)
-	c.turn.Unlock()
+	c.turn.give()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = c.conn.Close(ctx) // releases the lock
@@ -162,10 +164,10 @@ func (c *session) rebase(ctx context.Context) error {
 
 // refresh reads how far the journal reaches, and tells who waits.
 func (c *session) refresh(ctx context.Context) error {
-	c.turn.Lock()
+	c.turn.take()
 	err := c.read(ctx)
 	head := c.last.head
-	c.turn.Unlock()
+	c.turn.give()
 	if err != nil {
 		return err
 	}

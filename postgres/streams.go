@@ -1,8 +1,8 @@
 package postgres
 
 import (
-	"context"
 	"encoding/json"
+	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
@@ -55,19 +55,20 @@ func (a *appended) add(s freehold.StreamID, expect freehold.Expect, v freehold.V
 // lockStream locks the row of one stream until the end of the transaction, and returns the
 // stream's version. The row says already that n events more are there: in most transactions
 // it is then not touched again.
-func (a *appended) lockStream(ctx context.Context, c *pgx.Conn, s freehold.StreamID, n int) (v freehold.Version, err error) {
+func (a *appended) lockStream(send func(*pgx.Batch) error, s freehold.StreamID, n int) (v freehold.Version, err error) {
+	b := &pgx.Batch{}
 	if n == 0 { // a condition
-		b := &pgx.Batch{}
 		versions := queueLocks(b, []freehold.StreamID{s})
-		err := c.SendBatch(ctx, b).Close()
+		err := send(b)
 		if err == nil {
 			a.locked(s, versions[s])
 		}
 		return versions[s], err
 	}
-	err = c.QueryRow(ctx, `INSERT INTO freehold.stream AS s (name, version) VALUES ($1, $2)
-		ON CONFLICT (name) DO UPDATE SET version = s.version + $2 RETURNING version`, string(s), n).Scan((*int64)(&v))
-	if err != nil {
+	b.Queue(`INSERT INTO freehold.stream AS s (name, version) VALUES ($1, $2)
+		ON CONFLICT (name) DO UPDATE SET version = s.version + $2 RETURNING version`, string(s), n).
+		QueryRow(func(row pgx.Row) error { return row.Scan((*int64)(&v)) })
+	if err := send(b); err != nil {
 		return 0, err
 	}
 	a.stored[s], v = v, v-freehold.Version(n)
@@ -125,6 +126,7 @@ func queueVersions(b *pgx.Batch, streams []freehold.StreamID, versions map[freeh
 // has read. seqs is set to the numbers.
 func queueEvents(b *pgx.Batch, events []freehold.Recorded, seqs *[]int64) {
 	n := len(events)
+	all := make([]int64, 0, n)
 	streams, versions := make([]string, n), make([]int64, n)
 	types, schemas := make([]string, n), make([]int32, n)
 	times, ids, internal := make([]int64, n), make([]string, n), make([]bool, n)
@@ -143,16 +145,27 @@ func queueEvents(b *pgx.Batch, events []freehold.Recorded, seqs *[]int64) {
 	}
 	seq, drawn := ``, ``
 	if mutant.DrawBeforeLock {
-		seq, drawn = `seq, `, `(current_setting('freehold.drawn')::int8[])[n], `
+		seq, drawn = `seq, `, `unnest((current_setting('freehold.drawn')::int8[])[1:array_length($1::text[], 1)]), `
 	}
-	b.Queue(`WITH inserted AS (
-		INSERT INTO freehold.event (`+seq+`stream, version, type, schema, time, id, internal, meta, payload, nonce)
-		SELECT `+drawn+`stream, version, type, schema, time, id, internal, meta, payload, nonce
-		FROM unnest($1::text[], $2::int8[], $3::text[], $4::int4[], $5::int8[], $6::text[], $7::bool[], $8::text[], $9::bytea[], $10::bytea[])
-			WITH ORDINALITY AS e(stream, version, type, schema, time, id, internal, meta, payload, nonce, n)
-		ORDER BY n
-		RETURNING seq)
-		SELECT array_agg(seq ORDER BY seq) FROM inserted`,
+	// The rows of unnest in a SELECT list are made, and inserted, one by one in their order.
+	b.Queue(`INSERT INTO freehold.event (`+seq+`stream, version, type, schema, time, id, internal, meta, payload, nonce)
+		SELECT `+drawn+`unnest($1::text[]), unnest($2::int8[]), unnest($3::text[]), unnest($4::int4[]), unnest($5::int8[]), unnest($6::text[]),
+			unnest($7::bool[]), unnest($8::text[]), unnest($9::bytea[]), unnest($10::bytea[])
+		RETURNING seq`,
 		streams, versions, types, schemas, times, ids, internal, metas, payloads, nonces).
-		QueryRow(func(row pgx.Row) error { return row.Scan(seqs) })
+		Query(func(rows pgx.Rows) error {
+			defer rows.Close()
+			for rows.Next() {
+				var seq int64
+				if err := rows.Scan(&seq); err != nil {
+					return err
+				}
+				if len(all) > 0 && seq <= all[len(all)-1] {
+					return fmt.Errorf("postgres: event %d has drawn number %d behind %d", len(all), seq, all[len(all)-1])
+				}
+				all = append(all, seq)
+			}
+			*seqs = all
+			return rows.Err()
+		})
 }

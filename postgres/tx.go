@@ -39,6 +39,7 @@ type transaction struct {
 	over   bool
 	xid    string  // of PostgreSQL
 	pid    uint32  // of the server's process
+	opened bool    // on the server
 	server *string // that it began on, as far as the sequencer knew
 	appended
 	read map[freehold.StreamID][]freehold.Recorded // streams that are locked and were read whole
@@ -91,7 +92,7 @@ func (tx *transaction) ExecContext(_ context.Context, query string, args ...any)
 	if !tx.writer {
 		return nil, freehold.ErrReadOnlyTx
 	}
-	if err := allowed(query); err != nil {
+	if err := errors.Join(allowed(query), tx.open()); err != nil {
 		return nil, err
 	}
 	return tx.conn.ExecContext(tx.ctx, query, args...)
@@ -103,7 +104,7 @@ func (tx *transaction) QueryContext(_ context.Context, query string, args ...any
 		return nil, err
 	}
 	defer end()
-	if err := allowed(query); err != nil {
+	if err := errors.Join(allowed(query), tx.open()); err != nil {
 		return nil, err
 	}
 	return tx.conn.QueryContext(tx.ctx, query, args...)
@@ -114,7 +115,7 @@ func (tx *transaction) QueryRowContext(_ context.Context, query string, args ...
 	end, err := tx.begin()
 	if err == nil {
 		defer end()
-		err = allowed(query)
+		err = errors.Join(allowed(query), tx.open())
 	}
 	if err != nil {
 		return tx.db.failedRow(err)
@@ -141,7 +142,7 @@ func (tx *transaction) PrepareContext(_ context.Context, query string) (*sql.Stm
 		return nil, err
 	}
 	defer end()
-	if err := allowed(query); err != nil {
+	if err := errors.Join(allowed(query), tx.open()); err != nil {
 		return nil, err
 	}
 	return tx.conn.PrepareContext(tx.ctx, query)
@@ -165,11 +166,7 @@ func (tx *transaction) Append(ctx context.Context, s freehold.StreamID, expect f
 	}
 	v, locked := tx.versions[s]
 	if !locked {
-		err := native(tx.conn, func(c *pgx.Conn) (err error) {
-			v, err = tx.lockStream(tx.ctx, c, s, len(drafts))
-			return err
-		})
-		if err != nil {
+		if v, err = tx.lockStream(tx.send, s, len(drafts)); err != nil {
 			return 0, fmt.Errorf("lock stream %s: %w", s, err)
 		}
 	}
@@ -206,6 +203,9 @@ func (tx *transaction) stream(s freehold.StreamID, after freehold.Version) (rs [
 			}
 		}
 		return tx.withOwn(rs, s, after), nil
+	}
+	if err := tx.open(); err != nil {
+		return nil, err
 	}
 	err = native(tx.conn, func(c *pgx.Conn) error {
 		rows, err := c.Query(tx.ctx, streamQuery, string(s), int64(after), nil)
@@ -248,8 +248,9 @@ func (tx *transaction) Lock(_ context.Context, keys ...string) error {
 	if len(locks) == 0 {
 		return nil
 	}
-	_, err = tx.conn.ExecContext(tx.ctx, lockQuery, locks)
-	return err
+	b := &pgx.Batch{}
+	b.Queue(lockQuery, locks)
+	return tx.send(b)
 }
 
 func (tx *transaction) Mark() freehold.Mark { return tx.mark }

@@ -66,15 +66,16 @@ func (db *DB) update(ctx context.Context, fn func(ctx context.Context, tx sqldb.
 		return nil, err
 	}
 	waiting := ctx // the caller may go only while nothing has been started
+	patience := time.Duration(0)
 	for run := 1; ; run++ {
-		events, err := db.run(waiting, ctx, fn, run == 1)
+		events, err := db.run(waiting, ctx, fn, patience)
 		if lost := (*lostCommit)(nil); errors.As(err, &lost) {
 			events, err = db.settle(lost)
 		}
 		if err == nil || run == maxRuns || !lostRace(err) {
 			return events, unavailable(err)
 		}
-		waiting = context.WithoutCancel(ctx)
+		waiting, patience = context.WithoutCancel(ctx), -1
 		time.Sleep(rand.N(time.Duration(run) * time.Millisecond))
 	}
 }
@@ -98,14 +99,15 @@ func lostRace(err error) bool {
 	return false
 }
 
-// run runs the closure once and commits. It returns its events. Its connection is free again when it returns. The commit may carry a pass.
-func (db *DB) run(waiting, ctx context.Context, fn func(ctx context.Context, tx sqldb.Tx) error, carries bool) (events []drawn, err error) {
+// run runs the closure once and commits. It returns its events. Its connection is
+// free again when it returns. How patience works says finish.
+func (db *DB) run(waiting, ctx context.Context, fn func(ctx context.Context, tx sqldb.Tx) error, patience time.Duration) (events []drawn, err error) {
 	conn, err := db.sql.Conn(waiting)
 	if err != nil {
 		return nil, db.unreached(waiting, err)
 	}
 	defer conn.Close()
-	tx, err := db.begin(waiting, conn)
+	tx, err := db.begin(conn)
 	if err != nil {
 		db.discard(conn)
 		return nil, db.unreached(waiting, err)
@@ -129,24 +131,42 @@ func (db *DB) run(waiting, ctx context.Context, fn func(ctx context.Context, tx 
 		return nil, err
 	}
 	tx.end()
-	events, err = db.commit(tx, carries)
+	events, err = db.commit(tx, patience)
 	committed = err == nil
 	return events, err
 }
 
 // begin begins the transaction of an Update.
-func (db *DB) begin(ctx context.Context, conn *sql.Conn) (*transaction, error) {
+func (db *DB) begin(conn *sql.Conn) (*transaction, error) {
 	tx := &transaction{db: db, conn: conn, writer: true, id: journal.NewID(), now: journal.Now(), mark: db.head.get(), server: db.server.Load(),
 		appended: nothingAppended(), read: map[freehold.StreamID][]freehold.Recorded{},
 		kept: map[keptKey]keptValue{}, held: map[string]bool{}}
 	return tx, native(conn, func(c *pgx.Conn) error {
-		b := &pgx.Batch{}
-		db.queueBegin(b)
-		b.Queue(`SELECT pg_current_xact_id()::text`).QueryRow(func(row pgx.Row) error { return row.Scan(&tx.xid) })
 		tx.pid = c.PgConn().PID()
-		return c.SendBatch(ctx, b).Close()
+		return nil
 	})
 }
+
+// send sends statements. The first ones begin the transaction on the server: that saves a
+// round trip. Its id is asked for before any number is drawn.
+func (tx *transaction) send(b *pgx.Batch) error {
+	if tx.writer && !tx.opened {
+		tx.opened = true // or, if it fails, nothing is committed: see commit
+		first := &pgx.Batch{}
+		tx.db.queueBegin(first)
+		first.Queue(`SELECT pg_current_xact_id()::text`).QueryRow(func(row pgx.Row) error { return row.Scan(&tx.xid) })
+		first.QueuedQueries = append(first.QueuedQueries, b.QueuedQueries...)
+		b = first
+	}
+	if b.Len() == 0 {
+		return nil
+	}
+	return native(tx.conn, func(c *pgx.Conn) error { return c.SendBatch(tx.ctx, b).Close() })
+}
+
+// open begins the transaction on the server, if that was not done, for statements that
+// are not sent by send.
+func (tx *transaction) open() error { return tx.send(&pgx.Batch{}) }
 
 // limit gives the closure's statements a context, and ends it, the closure's own
 // and the handle when time is up. tooLong ends the limit and reports whether it had
@@ -197,7 +217,13 @@ func (db *DB) rollback(conn *sql.Conn) {
 }
 
 // commit inserts the events of a closure and commits.
-func (db *DB) commit(tx *transaction, carries bool) (events []drawn, err error) {
+func (db *DB) commit(tx *transaction, patience time.Duration) (events []drawn, err error) {
+	if !tx.opened && len(tx.kept) == 0 {
+		return nil, nil // nothing was read or written
+	}
+	if err := tx.open(); err != nil {
+		return nil, err
+	}
 	err = native(tx.conn, func(c *pgx.Conn) error {
 		if c.PgConn().IsBusy() {
 			return errRows
@@ -205,7 +231,7 @@ func (db *DB) commit(tx *transaction, carries bool) (events []drawn, err error) 
 		if status := c.PgConn().TxStatus(); status != 'T' {
 			return errStatement
 		}
-		events, err = db.finish(c, &tx.appended, tx.kept, carries)
+		events, err = db.finish(c, &tx.appended, tx.kept, patience)
 		if err != nil && !definite(err) {
 			err = &lostCommit{tx.xid, tx.pid, tx.server, tx.events, err}
 		}
@@ -228,8 +254,9 @@ func (l *lostCommit) Error() string { return "connection lost: " + l.err.Error()
 func (l *lostCommit) Unwrap() error { return l.err }
 
 // finish is the end of every writing transaction: what followers keep, versions, events,
-// a pass if it carries one, COMMIT. It returns the events.
-func (db *DB) finish(c *pgx.Conn, a *appended, kept map[keptKey]keptValue, carries bool) (events []drawn, err error) {
+// a pass if it carries one, COMMIT. It returns the events. With patience it waits so
+// long for the turn to make a pass, if it has to, and below 0 it carries none.
+func (db *DB) finish(c *pgx.Conn, a *appended, kept map[keptKey]keptValue, patience time.Duration) (events []drawn, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	var seqs []int64
@@ -242,8 +269,16 @@ func (db *DB) finish(c *pgx.Conn, a *appended, kept map[keptKey]keptValue, carri
 		queueEvents(b, a.events, &seqs)
 	}
 	fail := db.failCommits.Add(-1) >= 0
-	if carries && !fail && len(a.events) > 0 {
-		if turn := db.seq.tryCarry(); turn != nil {
+	if patience >= 0 && !fail && len(a.events) > 0 {
+		turn := db.seq.tryCarry(0)
+		if turn == nil && patience > 0 {
+			if err := c.SendBatch(ctx, b).Close(); err != nil {
+				return nil, fmt.Errorf("%w: %w", errCarried, err)
+			}
+			b = &pgx.Batch{}
+			turn = db.seq.tryCarry(patience)
+		}
+		if turn != nil {
 			err := turn.carry(ctx, c, b, a.events, &seqs)
 			return a.drew(seqs), err
 		}

@@ -63,7 +63,7 @@ func (tx *transaction) Warm(_ context.Context, h follow.Hints) error {
 	if b.Len() == 0 {
 		return nil
 	}
-	if err := native(tx.conn, func(c *pgx.Conn) error { return c.SendBatch(tx.ctx, b).Close() }); err != nil {
+	if err := tx.send(b); err != nil {
 		return fmt.Errorf("fetch what a batch will use: %w", err)
 	}
 	for s, v := range versions {
