@@ -10,7 +10,8 @@ import (
 
 // Route binds a handler to the events it wants; see [On], [Each] and [Batch].
 type Route[T freehold.Tx] struct {
-	typ   freehold.Type // zero for all types
+	typ   freehold.Type   // zero for all types
+	only  []freehold.Type // those that batch wants, all if it names none
 	one   func(ctx context.Context, tx T, r freehold.Recorded) error
 	batch func(ctx context.Context, tx T, rs []freehold.Recorded) error
 }
@@ -43,11 +44,11 @@ func Each[T freehold.Tx](fn func(ctx context.Context, tx T, r freehold.Recorded)
 	return Route[T]{one: fn}
 }
 
-// Batch handles events of every type in sets of any length from 1, for handlers
-// that save work by seeing many at once. Placeholders are left out. It must be a
-// follower's only route.
-func Batch[T freehold.Tx](fn func(ctx context.Context, tx T, rs []freehold.Recorded) error) Route[T] {
-	return Route[T]{batch: fn}
+// Batch handles events in sets of any length from 1, for handlers that save work by
+// seeing many at once: those of the given types, or of every type if none is given.
+// Placeholders are left out. It must be a follower's only route.
+func Batch[T freehold.Tx](fn func(ctx context.Context, tx T, rs []freehold.Recorded) error, only ...freehold.Type) Route[T] {
+	return Route[T]{batch: fn, only: only}
 }
 
 // router finds the handlers of an event.
@@ -55,6 +56,7 @@ type router[T freehold.Tx] struct {
 	byName map[string][]func(context.Context, T, freehold.Recorded) error
 	each   []func(context.Context, T, freehold.Recorded) error
 	batch  func(context.Context, T, []freehold.Recorded) error
+	only   map[string]bool // names of the types that batch wants, nil for all
 }
 
 func newRouter[T freehold.Tx](sources []Source, routes []Route[T]) (*router[T], error) {
@@ -68,16 +70,29 @@ func newRouter[T freehold.Tx](sources []Source, routes []Route[T]) (*router[T], 
 			return nil, errors.New("follow: a Batch route must be the only route")
 		case r.batch != nil:
 			rt.batch = r.batch
+			for _, t := range r.only {
+				if !knownTo(sources, t) {
+					return nil, unknownType(t)
+				}
+				if rt.only == nil {
+					rt.only = map[string]bool{}
+				}
+				rt.only[t.Name] = true
+			}
 		case r.typ == freehold.Type{}:
 			rt.each = append(rt.each, r.one)
 		default:
 			if !knownTo(sources, r.typ) {
-				return nil, fmt.Errorf("follow: no source's catalog has %s as its newest version", r.typ)
+				return nil, unknownType(r.typ)
 			}
 			rt.byName[r.typ.Name] = append(rt.byName[r.typ.Name], r.one)
 		}
 	}
 	return rt, nil
+}
+
+func unknownType(t freehold.Type) error {
+	return fmt.Errorf("follow: no source's catalog has %s as its newest version", t)
 }
 
 func knownTo(sources []Source, t freehold.Type) bool {
@@ -94,7 +109,10 @@ func (rt *router[T]) wants(r *freehold.Recorded) bool {
 	if r.Placeholder() {
 		return false
 	}
-	return rt.batch != nil || len(rt.each) > 0 || len(rt.byName[r.Type.Name]) > 0
+	if rt.batch != nil {
+		return rt.only == nil || rt.only[r.Type.Name]
+	}
+	return len(rt.each) > 0 || len(rt.byName[r.Type.Name]) > 0
 }
 
 // apply hands the events to their handlers, in order. The context that a handler

@@ -39,7 +39,8 @@ func NewStore(holdFor time.Duration) *Store {
 // Routes are the handlers of what the Order service says: one, which takes events
 // in sets.
 func (s *Store) Routes() []follow.Route[sqldb.Tx] {
-	return []follow.Route[sqldb.Tx]{follow.Batch(s.Apply)}
+	return []follow.Route[sqldb.Tx]{follow.Batch(s.Apply, event.OrderPlaced{}.EventType(), event.OrderConfirmed{}.EventType(),
+		event.OrderRejected{}.EventType(), event.OrderCancelled{}.EventType(), event.OrderReturned{}.EventType())}
 }
 
 // Apply takes events of orders in, in order. Types that say nothing about money are

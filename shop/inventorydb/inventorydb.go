@@ -137,7 +137,8 @@ func (s *Store) Routes() []follow.Route[kv.Tx] {
 			}
 		}
 		return shelf.store()
-	})}
+	}, event.OrderPlaced{}.EventType(), event.OrderConfirmed{}.EventType(), event.OrderRejected{}.EventType(),
+		event.OrderCancelled{}.EventType(), event.OrderReturned{}.EventType())}
 }
 
 // orders are those that the events are of.
@@ -152,11 +153,6 @@ func orders(rs []freehold.Recorded) iter.Seq[string] {
 }
 
 func (s *Store) handle(ctx context.Context, tx kv.Tx, shelf *shelf, r freehold.Recorded) error {
-	switch r.Type.Name {
-	case "order.placed", "order.confirmed", "order.rejected", "order.cancelled", "order.returned":
-	default:
-		return nil
-	}
 	decoded, err := r.Decode()
 	if err != nil {
 		return err

@@ -118,7 +118,9 @@ func (v Sales) Digest(ctx context.Context, tx kv.Tx, dimension string) (Digest, 
 // Routes builds the read model, each batch of events with one read and one write
 // for each key that it touches.
 func (v Sales) Routes() []follow.Route[kv.Tx] {
-	return []follow.Route[kv.Tx]{follow.Batch(v.apply)}
+	return []follow.Route[kv.Tx]{follow.Batch(v.apply,
+		event.OrderPlaced{}.EventType(), event.OrderConfirmed{}.EventType(), event.OrderRejected{}.EventType(), event.OrderPaid{}.EventType(),
+		event.OrderCancelled{}.EventType(), event.OrderReturned{}.EventType(), event.StockAdjusted{}.EventType(), event.LedgerAdjusted{}.EventType())}
 }
 
 func (v Sales) apply(ctx context.Context, tx kv.Tx, rs []freehold.Recorded) error {
