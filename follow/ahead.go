@@ -144,7 +144,7 @@ func (f *Follower) lookAhead(ctx context.Context, fd *feed, place freehold.Mark,
 			if err := f.compare(ctx, fd, sink.reach(place)); err != nil {
 				return err
 			}
-			if err := fd.wait(ctx, from); err != nil {
+			if err := fd.wait(ctx, from, 0); err != nil {
 				return err
 			}
 			continue

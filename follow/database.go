@@ -23,6 +23,7 @@ type databaseSink[T freehold.Tx] struct {
 	starts   *starts
 	lanes    *laneTable
 	together *together
+	passed   *passed
 
 	incarnations *incarnations
 }
@@ -35,6 +36,7 @@ func (e handlerError) Unwrap() error { return e.error }
 // Mark reads the stored place and which keys are parked.
 func (s *databaseSink[T]) Mark(ctx context.Context, source freehold.Source) (freehold.Mark, error) {
 	var mark freehold.Mark
+	s.passed.take(source)
 	err := s.db.View(ctx, func(ctx context.Context, tx T) error {
 		k := s.db.Keeper(tx)
 		var err error
@@ -56,6 +58,10 @@ func (s *databaseSink[T]) Mark(ctx context.Context, source freehold.Source) (fre
 func (s *databaseSink[T]) Apply(ctx context.Context, from freehold.Mark, events []freehold.Recorded) error {
 	if l := s.lanes.get(from.Source); l != nil {
 		return s.applyLanes(ctx, l, from, events)
+	}
+	from, over := s.passOver(from, events)
+	if over {
+		return nil
 	}
 	return s.applyAll(ctx, from, events)
 }

@@ -121,7 +121,7 @@ func New[T freehold.Tx](name string, db DB[T], sources []Source, opts *Options, 
 	}
 	o := opts.withDefaults()
 	sink := &databaseSink[T]{follower: name, db: db, router: rt, opts: o,
-		parked: &parkedKeys{}, starts: &starts{}, lanes: &laneTable{}, together: &together{}, incarnations: &incarnations{}}
+		parked: &parkedKeys{}, starts: &starts{}, lanes: &laneTable{}, together: &together{}, passed: &passed{}, incarnations: &incarnations{}}
 	return newFollower(name, sources, sink, &o), nil
 }
 
@@ -177,6 +177,8 @@ func (f *Follower) follow(ctx context.Context, fd *feed) error {
 		err := f.pass(ctx, fd, &begun, func() { pause = f.opts.Pause })
 		switch {
 		case ctx.Err() != nil || err == nil:
+		case (errors.Is(err, freehold.ErrDiverged) || errors.Is(err, freehold.ErrGone)) && f.goBack(name):
+			f.opts.Log.Info("goes on from the stored mark", "follower", f.name, "source", name, "error", err)
 		case errors.Is(err, freehold.ErrLatched), errors.Is(err, freehold.ErrClosed):
 			fd.set(Failed, err)
 			return err
@@ -241,14 +243,7 @@ func (f *Follower) pass(ctx context.Context, fd *feed, begun *bool, progress fun
 			return err
 		}
 		if len(events) == 0 {
-			if s, ok := f.sink.(interface {
-				rest(ctx context.Context, s freehold.Source) error
-			}); ok {
-				if err := s.rest(ctx, fd.source.Name()); err != nil {
-					return err
-				}
-			}
-			if err := fd.wait(ctx, place); err != nil {
+			if err := f.rest(ctx, fd, place); err != nil {
 				return err
 			}
 			continue
@@ -322,44 +317,6 @@ func deal(place freehold.Mark, events []freehold.Recorded) ([]freehold.Recorded,
 		place = r.At
 	}
 	return events, nil
-}
-
-// standStill waits until a request of an operator has changed the mark.
-func (f *Follower) standStill(ctx context.Context, fd *feed) {
-	for ctx.Err() == nil {
-		if f.serve(ctx, fd) == errMoved {
-			return
-		}
-		<-fd.waiting(ctx).Done()
-	}
-}
-
-// wait returns when the source may have news, or a request came in.
-func (fd *feed) wait(ctx context.Context, place freehold.Mark) error {
-	waitCtx := fd.waiting(ctx)
-	if waitCtx.Err() != nil {
-		return nil
-	}
-	err := fd.source.Wait(waitCtx, place)
-	if waitCtx.Err() != nil {
-		return nil
-	}
-	return err
-}
-
-// waiting returns a context that ends when a request comes in.
-func (fd *feed) waiting(ctx context.Context) context.Context {
-	waitCtx, cancel := context.WithCancel(ctx)
-	fd.mu.Lock()
-	defer fd.mu.Unlock()
-	if fd.wake != nil {
-		fd.wake()
-	}
-	fd.wake = cancel
-	if len(fd.requests) > 0 || fd.reread {
-		cancel()
-	}
-	return waitCtx
 }
 
 func (fd *feed) arrive(place freehold.Mark) {

@@ -364,21 +364,3 @@ func (s *databaseSink[T]) storeFloor(ctx context.Context, l *laned, openings []s
 	l.main, l.floor, l.batches = hidden(at), at, 0
 	return nil
 }
-
-// rest stores the floor of lanes that have nothing to do, so that other instances know
-// of it.
-func (s *databaseSink[T]) rest(ctx context.Context, source freehold.Source) error {
-	l := s.lanes.get(source)
-	if l == nil || l.n == 1 || l.floor == l.place {
-		return nil
-	}
-	return s.storeFloor(ctx, l, nil)
-}
-
-// stored is the place from which the follower would go on if the process ended now.
-func (s *databaseSink[T]) stored(at freehold.Mark) freehold.Mark {
-	if l := s.lanes.get(at.Source); l != nil && l.n > 1 {
-		return l.floor
-	}
-	return at
-}

@@ -1,0 +1,235 @@
+package follow_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/kv"
+	"github.com/freehold-go/freehold/memory"
+)
+
+func other(s freehold.StreamID) freehold.Write {
+	return freehold.Write{Stream: s, Expect: freehold.Any, Events: []freehold.Event{Other{}}}
+}
+
+// storedMark is the mark of follower f in source a.
+func storedMark(t *testing.T, db *memory.DB) (m freehold.Mark) {
+	t.Helper()
+	err := db.View(t.Context(), func(ctx context.Context, tx kv.Tx) (err error) {
+		m, err = db.Keeper(tx).Mark(ctx, "f", "a")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// TestEventsThatNobodyWantsShareATransaction has events that no handler wants arrive one
+// by one: they are satisfied tokens at once, and the mark moves behind them with the next
+// event that is wanted, or when nothing came for a while, or at the end.
+func TestEventsThatNobodyWantsShareATransaction(t *testing.T) {
+	t.Parallel()
+	for name, route := range map[string]follow.Route[kv.Tx]{
+		"by type": follow.On(notes),
+		"in sets": follow.Batch(func(ctx context.Context, tx kv.Tx, rs []freehold.Recorded) error {
+			for _, r := range rs {
+				e, err := r.Decode()
+				if err != nil {
+					return err
+				}
+				if err := notes(ctx, tx, e.(Noted), r); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, Noted{}.EventType()),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				ctx, stop := context.WithCancel(t.Context())
+				db := &counting{DB: open(t)}
+				source, err := memory.Open(ctx, "a", types(t), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer source.Close()
+				f, err := follow.New("f", db, []follow.Source{source.Journal()}, quiet(), route)
+				if err != nil {
+					t.Fatal(err)
+				}
+				done := make(chan error, 1)
+				go func() { done <- f.Run(ctx) }()
+				synctest.Wait()
+				tell := func(w freehold.Write) {
+					t.Helper()
+					tok, err := source.Append(ctx, w)
+					if err == nil {
+						err = f.WaitFor(ctx, tok)
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+				want := func(updates int64, mark freehold.Position) {
+					t.Helper()
+					synctest.Wait()
+					if got := db.updates.Swap(0); got != updates {
+						t.Errorf("%d transactions, want %d", got, updates)
+					}
+					if got := storedMark(t, db.DB).Position; got != mark {
+						t.Errorf("the mark is stored at %d, want %d", got, mark)
+					}
+				}
+				tell(note("n-a", "1"))
+				want(db.updates.Load(), 1) // and the start
+				for range 10 {
+					tell(other("n-a"))
+				}
+				want(0, 1)
+				tell(note("n-a", "2"))
+				want(1, 12)
+				tell(other("n-a"))
+				time.Sleep(time.Minute)
+				want(1, 13)
+				tell(other("n-a"))
+				time.Sleep(95*time.Millisecond + 500*time.Microsecond)
+				want(0, 13)
+				for range 60 { // those that never cease do not keep it down
+					tell(other("n-a"))
+					time.Sleep(time.Millisecond)
+				}
+				want(1, 19)
+				stop()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				if got := storedMark(t, db.DB).Position; got != 74 {
+					t.Errorf("the mark is stored at %d behind a clean stop, want 74", got)
+				}
+				if got, want := read(t, db.DB, "note/n-a"), "1;2;"; got != want {
+					t.Errorf("n-a is %q, want %q", got, want)
+				}
+			})
+		})
+	}
+}
+
+// swapped is a source that may be put back to an older state while it is followed.
+type swapped struct{ now atomic.Pointer[memory.DB] }
+
+func (s *swapped) journal() follow.Source { return s.now.Load().Journal() }
+
+func (s *swapped) Name() freehold.Source    { return "a" }
+func (s *swapped) Types() *freehold.Catalog { return s.journal().Types() }
+func (s *swapped) Bounds(ctx context.Context) (first, head freehold.Mark, err error) {
+	return s.journal().Bounds(ctx)
+}
+func (s *swapped) Read(ctx context.Context, after freehold.Mark, limit int) ([]freehold.Recorded, error) {
+	return s.journal().Read(ctx, after, limit)
+}
+func (s *swapped) Wait(ctx context.Context, after freehold.Mark) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+	defer cancel()
+	if err := s.journal().Wait(ctx, after); ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// TestWhatWasPassedOverMayBeOfAnotherHistory has the source lose events that the follower
+// has passed over in memory. It has no effect of them, so it goes on by itself.
+func TestWhatWasPassedOverMayBeOfAnotherHistory(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		disk := memory.NewDisk()
+		reopened := func(d *memory.Disk) *memory.DB {
+			db, err := memory.Open(ctx, "a", types(t), &memory.Options{Disk: d})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return db
+		}
+		var source swapped
+		source.now.Store(reopened(disk))
+		db := open(t)
+		f, err := follow.New("f", db, []follow.Source{&source}, quiet(), follow.On(notes))
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- f.Run(ctx) }()
+		tell := func(w freehold.Write) {
+			t.Helper()
+			tok, err := source.now.Load().Append(ctx, w)
+			if err == nil {
+				err = f.WaitFor(ctx, tok)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		tell(note("n-a", "1"))
+		backup := disk.Clone()
+		tell(other("n-a"))
+		if got := storedMark(t, db).Position; got != 1 {
+			t.Fatalf("the mark is stored at %d, want 1", got)
+		}
+		lost := source.now.Swap(reopened(backup))
+		tell(note("n-a", "2"))
+		tell(note("n-a", "3"))
+		if got, want := read(t, db, "note/n-a"), "1;2;3;"; got != want {
+			t.Errorf("n-a is %q, want %q", got, want)
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		lost.Close()
+		source.now.Load().Close()
+	})
+}
+
+// TestADatabaseThatForgetsHoldsWhatWasPassedOver: reads ask it whether it holds the place
+// of a token, also of an event that nobody wants.
+func TestADatabaseThatForgetsHoldsWhatWasPassedOver(t *testing.T) {
+	t.Parallel()
+	source, err := memory.Open(t.Context(), "a", types(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	db, models := &forgetful{}, open(t)
+	db.become(models)
+	f, err := follow.New("f", db, []follow.Source{source.Journal()}, quiet(), follow.On(notes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, f)
+	for _, w := range []freehold.Write{note("n-a", "1"), other("n-a"), other("n-a")} {
+		tok, err := source.Append(t.Context(), w)
+		if err == nil {
+			err = f.WaitFor(patient(t), tok)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = models.View(t.Context(), func(ctx context.Context, tx kv.Tx) error {
+			holds, err := f.Holds(ctx, models.Keeper(tx), tok)
+			if err == nil && !holds {
+				t.Errorf("it does not hold %s, at which the follower is", tok)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
