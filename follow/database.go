@@ -73,6 +73,15 @@ func (s *databaseSink[T]) applyAll(ctx context.Context, from freehold.Mark, even
 	source := from.Source
 	for len(events) > 0 {
 		if s.starts.careful(source, from.Position) {
+			n := s.unwanted(events) // no process dies of what it does nothing with
+			if n == len(events) || len(s.incarnations.unknown(source, events[:n])) > 0 {
+				if err := s.transact(ctx, &batch{from: from, events: events[:n]}); err != nil {
+					return err
+				}
+				from, events = events[n-1].At, events[n:]
+				continue
+			}
+			events = events[n:] // the next one moves the mark behind them
 			if err := s.applyCounted(ctx, from, events[0]); err != nil {
 				return err
 			}
@@ -93,6 +102,15 @@ func (s *databaseSink[T]) applyAll(ctx context.Context, from freehold.Mark, even
 		}
 	}
 	return nil
+}
+
+// unwanted is how many events stand before the first one that a handler wants.
+func (s *databaseSink[T]) unwanted(events []freehold.Recorded) int {
+	n := slices.IndexFunc(events, func(r freehold.Recorded) bool { return s.router.wants(&r) })
+	if n < 0 {
+		return len(events)
+	}
+	return n
 }
 
 // applyAlone applies one event, as often as Attempts allows, and parks it then. It

@@ -133,3 +133,50 @@ func TestErrorsAreNotTakenForDeaths(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatNobodyWantsIsNotCountedBehindAKill starts behind a process that was killed:
+// only events that a handler wants take a transaction to count the start, and one to
+// apply it.
+func TestWhatNobodyWantsIsNotCountedBehindAKill(t *testing.T) {
+	t.Parallel()
+	source, err := memory.Open(t.Context(), "a", types(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	var last freehold.Token
+	want := ""
+	for i := range 60 {
+		w := other("n-a")
+		if i%10 == 9 {
+			w = note("n-a", fmt.Sprint(i))
+			want += fmt.Sprint(i) + ";"
+		}
+		if last, err = source.Append(t.Context(), w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	disk := memory.NewDisk()
+	var tried atomic.Int64
+	start(t, reopen(t, disk), source.Journal(), quiet(), follow.On(func(context.Context, kv.Tx, Noted, freehold.Recorded) error {
+		tried.Add(1)
+		return fmt.Errorf("not now: %w", freehold.ErrUnavailable)
+	}))
+	eventually(t, func() bool { return tried.Load() > 0 })
+	db := &counting{DB: reopen(t, disk.Clone())}
+	f, err := follow.New("f", db, []follow.Source{source.Journal()}, quiet(), follow.On(notes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, f)
+	if err := f.WaitFor(patient(t), last); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, db.DB, "note/n-a"); got != want {
+		t.Errorf("n-a is %q, want %q", got, want)
+	}
+	// The record of the start, that of the opening, and two for each of six events.
+	if got := db.updates.Load(); got < 12 || got > 14 {
+		t.Errorf("%d transactions, want 12 to 14", got)
+	}
+}

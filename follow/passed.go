@@ -68,13 +68,9 @@ func (s *databaseSink[T]) passOver(from freehold.Mark, events []freehold.Recorde
 	if !found {
 		st = stood{mark: from, since: time.Now()}
 	}
-	if s.lost() != nil || time.Since(st.since) >= passedFor || s.starts.careful(source, st.mark.Position) || len(s.incarnations.unknown(source, events)) > 0 {
+	if s.lost() != nil || time.Since(st.since) >= passedFor || s.starts.careful(source, st.mark.Position) ||
+		len(s.incarnations.unknown(source, events)) > 0 || s.unwanted(events) < len(events) {
 		return st.mark, false
-	}
-	for i := range events {
-		if s.router.wants(&events[i]) {
-			return st.mark, false
-		}
 	}
 	st.place = events[len(events)-1].At
 	s.passed.put(source, st)

@@ -14,7 +14,8 @@ import (
 // A start that finds neither a clean stop nor progress since the start before
 // goes on carefully: one event at a time, each with a durable count of starts
 // written before its handler is called, until the batch that was in hand is
-// passed. An event whose count is over Options.Starts is parked unseen.
+// passed. An event whose count is over Options.Starts is parked unseen. Events that no
+// handler wants are not counted: they kill nobody.
 
 // startRecord is what is stored for a follower and source.
 type startRecord struct {
