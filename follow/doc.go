@@ -7,7 +7,8 @@
 // A follower made by [New] applies each event of its sources exactly once within
 // an epoch (G4): the mark moves by compare-and-set in the transaction of the
 // effects, so a crash, a duplicate or a second instance changes nothing. There
-// is no time window, and the state does not grow with history. An event that
+// is no time window, and the state does not grow with history. Behind events that no
+// handler wants the mark moves with the next one that is wanted, or within 100 ms. An event that
 // keeps failing is parked together with every later event of its key, in order,
 // while other keys go on (G7); an event that kills the process is parked too.
 //
