@@ -50,7 +50,8 @@ type publisher struct {
 	seq   uint64        // the stream's last sequence
 	id    string        // message id of what is there, "" if it has none or must not be asked for
 	named bool          // predecessors are named by their ids, too
-	tail  freehold.Mark // the place behind which the next event stands
+	tail  freehold.Mark // the place of what is there
+	place freehold.Mark // where publishing stands: behind the tail if what follows was left out
 
 	reply  *nats.Subscription
 	inbox  string
@@ -87,7 +88,10 @@ func (p *publisher) Last(ctx context.Context, s freehold.Source) (transport.Head
 			p.id = p.predecessor(r.At)
 		}
 	}
-	p.seq, p.tail, p.known = state.LastSeq, head.Mark, true
+	if head.Mark != p.tail {
+		p.tail, p.place = head.Mark, head.Mark
+	}
+	p.seq, p.known = state.LastSeq, true
 	return head, nil
 }
 
@@ -119,7 +123,7 @@ func (p *publisher) predecessor(at freehold.Mark) string {
 
 // Publish sends the events in one go and waits for the acknowledgement of the last.
 func (p *publisher) Publish(ctx context.Context, after freehold.Mark, events []freehold.Recorded) error {
-	if !p.known || p.tail != after {
+	if !p.known || p.tail != after && p.place != after {
 		p.known = false
 		return fmt.Errorf("nats: %s is not known to end at %d: %w", p.source, after.Position, transport.ErrMoved)
 	}
@@ -139,10 +143,14 @@ func (p *publisher) Publish(ctx context.Context, after freehold.Mark, events []f
 	}
 	p.known, p.young = true, false
 	if len(events) > 0 {
-		p.tail = events[len(events)-1].At
+		p.place = events[len(events)-1].At
 	}
 	return nil
 }
+
+// Held is what the server holds behind the last Publish: not the last event, if that is
+// too large for it.
+func (p *publisher) Held() freehold.Mark { return p.tail }
 
 // send sends the events behind the last sequence and waits for the acknowledgement.
 func (p *publisher) send(ctx context.Context, events []freehold.Recorded) error {
@@ -180,6 +188,9 @@ func (p *publisher) send(ctx context.Context, events []freehold.Recorded) error 
 		}
 	}
 	p.seq, p.id = seq, id
+	if last >= 0 {
+		p.tail = events[last].At
+	}
 	return nil
 }
 

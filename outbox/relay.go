@@ -266,6 +266,9 @@ func (s *sink) Apply(ctx context.Context, from freehold.Mark, events []freehold.
 	}
 	fault.Point("outbox.publish.after")
 	s.held = events[len(events)-1].At
+	if p, ok := s.pub.(interface{ Held() freehold.Mark }); ok {
+		s.held = p.Held() // what was too large for it is not missing
+	}
 	s.mu.Lock()
 	s.adopt, s.incarnation = false, events[len(events)-1].Incarnation
 	s.mu.Unlock()

@@ -43,7 +43,8 @@ type Publisher interface {
 	// Publish places events behind after, which is what the broker last holds, and
 	// returns when it has taken them all. The events are in order, and may begin
 	// further on than after: readers get what is between from the feed. An event
-	// that is too large for the broker is left out, for the same reason. ErrMoved
+	// that is too large for the broker is left out, for the same reason; a method
+	// Held() freehold.Mark then says what the broker holds, as Last would. ErrMoved
 	// means that the broker does not end at after. After any error the caller must
 	// ask Last again: a part may have been taken.
 	Publish(ctx context.Context, after freehold.Mark, events []freehold.Recorded) error
