@@ -85,6 +85,7 @@ func TestOperatorSeesAndActs(t *testing.T) {
 
 	says(t, operate(0, "streams"), "note-1", "3", "note-2")
 	says(t, operate(0, "streams", "note-1"), "good", "bad", "behind it")
+	says(t, operate(1, "streams", "note-7"), "no stream note-7")
 	says(t, operate(0, "streams", "--json"), `"note-2"`)
 	says(t, operate(0, "lag"), "reader", "notes", "running")
 	says(t, operate(0, "lag", "--json"), `"reader"`)

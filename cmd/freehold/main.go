@@ -179,6 +179,9 @@ func (s *streamsCmd) Run(ctx context.Context, c *cli) error {
 		if err := c.get(ctx, "/operator/streams/"+url.PathEscape(s.Stream), nil, &events); err != nil {
 			return err
 		}
+		if len(events) == 0 {
+			return fmt.Errorf("no stream %s in this journal: freehold streams lists those that there are", s.Stream)
+		}
 		for _, e := range events {
 			if err := printJSON(e); err != nil {
 				return err
