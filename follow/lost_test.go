@@ -143,7 +143,7 @@ func TestWhatNobodyWantsIsNotCountedBehindAKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer source.Close()
+	t.Cleanup(func() { source.Close() })
 	var last freehold.Token
 	want := ""
 	for i := range 60 {

@@ -205,7 +205,7 @@ func TestADatabaseThatForgetsHoldsWhatWasPassedOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer source.Close()
+	t.Cleanup(func() { source.Close() })
 	db, models := &forgetful{}, open(t)
 	db.become(models)
 	f, err := follow.New("f", db, []follow.Source{source.Journal()}, quiet(), follow.On(notes))
