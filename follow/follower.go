@@ -178,7 +178,11 @@ func (f *Follower) follow(ctx context.Context, fd *feed) error {
 		switch {
 		case ctx.Err() != nil || err == nil:
 		case (errors.Is(err, freehold.ErrDiverged) || errors.Is(err, freehold.ErrGone)) && f.goBack(name):
-			f.opts.Log.Info("goes on from the stored mark", "follower", f.name, "source", name, "error", err)
+			f.opts.Log.Warn("goes on from the stored mark", "follower", f.name, "source", name, "error", err)
+			if f.diverged != nil && errors.Is(err, freehold.ErrDiverged) {
+				f.diverged(name)
+			}
+			sleep(ctx, f.opts.Pause)
 		case errors.Is(err, freehold.ErrLatched), errors.Is(err, freehold.ErrClosed):
 			fd.set(Failed, err)
 			return err

@@ -180,3 +180,44 @@ func TestWhatNobodyWantsIsNotCountedBehindAKill(t *testing.T) {
 		t.Errorf("%d transactions, want 12 to 14", got)
 	}
 }
+
+// TestAnEventThatKillsIsParkedBehindManyThatNobodyWants: the process dies of it each time,
+// some thousand events behind the stored mark, of which it had passed over most.
+func TestAnEventThatKillsIsParkedBehindManyThatNobodyWants(t *testing.T) {
+	t.Parallel()
+	source, err := memory.Open(t.Context(), "a", types(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { source.Close() })
+	for range 100 {
+		w := other("n-a")
+		for len(w.Events) < 50 {
+			w.Events = append(w.Events, Other{})
+		}
+		if _, err := source.Append(t.Context(), w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := source.Append(t.Context(), note("n-a", "1")); err != nil {
+		t.Fatal(err)
+	}
+	const most = 8 // two until it is careful, three counted, and the same again for what was in hand
+	disk := memory.NewDisk()
+	for deaths := 0; ; deaths++ {
+		disk = disk.Clone()
+		var tried atomic.Int64
+		f := start(t, reopen(t, disk), source.Journal(), quiet(), follow.On(func(context.Context, kv.Tx, Noted, freehold.Recorded) error {
+			tried.Add(1)
+			return fmt.Errorf("not now: %w", freehold.ErrUnavailable)
+		}))
+		eventually(t, func() bool { return tried.Load() > 0 || len(mustParked(t, f)) > 0 })
+		if len(mustParked(t, f)) > 0 {
+			t.Logf("parked behind %d deaths", deaths)
+			return
+		}
+		if deaths == most {
+			t.Fatalf("the process has died %d times of an event, which is not parked", most)
+		}
+	}
+}

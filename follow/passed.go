@@ -11,8 +11,8 @@ import (
 // Events that no handler wants have no effect, so that a transaction which moves the mark
 // behind them stores nothing but the mark, and costs a sync of the disk all the same. They
 // are passed over in memory: the next transaction of the source moves the mark from where
-// it is stored to behind them, one that has something to do, or one of their own when
-// nothing came for passedFor. Until then the mark says less than the follower knows: after
+// it is stored to behind them, one that has something to do, or one of their own after
+// passedFor, or when they are as many as a batch. Until then the mark says less than the follower knows: after
 // a crash, or a fenced transaction, it passes over them again. A database that may forget
 // is asked in each read whether it holds what a token asks for, so there marks are stored
 // at once.
@@ -68,11 +68,12 @@ func (s *databaseSink[T]) passOver(from freehold.Mark, events []freehold.Recorde
 	if !found {
 		st = stood{mark: from, since: time.Now()}
 	}
-	if s.lost() != nil || time.Since(st.since) >= passedFor || s.starts.careful(source, st.mark.Position) ||
+	last := events[len(events)-1].At
+	if s.lost() != nil || time.Since(st.since) >= passedFor || last.Position-st.mark.Position > s.batch() || s.starts.careful(source, st.mark.Position) ||
 		len(s.incarnations.unknown(source, events)) > 0 || s.unwanted(events) < len(events) {
 		return st.mark, false
 	}
-	st.place = events[len(events)-1].At
+	st.place = last
 	s.passed.put(source, st)
 	return st.mark, true
 }

@@ -27,6 +27,7 @@ func (f *Follower) rest(ctx context.Context, fd *feed, place freehold.Mark) (err
 		if again, err = s.rest(ctx, fd.source.Name()); err != nil {
 			return err
 		}
+		f.tell(fd, place)
 	}
 	return fd.wait(ctx, place, again)
 }

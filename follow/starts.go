@@ -41,6 +41,12 @@ func (st *starts) careful(s freehold.Source, place freehold.Position) bool {
 	return place < st.until[s]
 }
 
+// batch is how many events may have been in hand when a process died, and how many may be
+// passed over before the mark is stored.
+func (s *databaseSink[T]) batch() freehold.Position {
+	return freehold.Position(max(s.opts.Batch, 256))
+}
+
 func (s *databaseSink[T]) start(ctx context.Context, source freehold.Source) error {
 	var rec startRecord
 	var until freehold.Position
@@ -60,7 +66,7 @@ func (s *databaseSink[T]) start(ctx context.Context, source freehold.Source) err
 			return err
 		}
 		if found && rec.Running && rec.At == mark.Position {
-			until = mark.Position + freehold.Position(max(s.opts.Batch, 256))
+			until = mark.Position + 2*s.batch() // what was passed over, and what was in hand
 		}
 		rec.Running, rec.At = true, mark.Position
 		return s.putStart(ctx, k, source, rec)

@@ -43,7 +43,7 @@ func (s *Source) ask(ctx context.Context, after freehold.Mark, limit int, wait t
 		s.mu.Unlock()
 	}
 	resp, err := s.get(ctx, "?"+q.Encode())
-	if errors.Is(err, freehold.ErrDiverged) {
+	if errors.Is(err, freehold.ErrDiverged) || errors.Is(err, freehold.ErrGone) {
 		s.mu.Lock()
 		s.doubt() // what the broker delivered may have led there, too
 		s.mu.Unlock()

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,10 +17,8 @@ const (
 	appendWorkers  = 4
 	appendPatience = 10 * time.Millisecond
 	appendBatch    = 128
-	// comeBack is the part of the time that a group takes for which the next one waits for
-	// callers that may be about to call again, and mostComeBack how long at most.
-	comeBack     = 16
-	mostComeBack = 500 * time.Microsecond
+	// maxIdle is how often others are let run, in vain, before a group begins.
+	maxIdle = 16
 )
 
 // appends is the queue of calls of Append.
@@ -28,8 +27,7 @@ type appends struct {
 	turn    chan struct{} // holds one while no worker has the turn
 	workers sync.WaitGroup
 
-	callers atomic.Int64 // those that the last group answered, and that waited then
-	took    atomic.Int64 // the last group, in nanoseconds
+	callers atomic.Int64 // those that the last group had, and that waited when it was done
 }
 
 func (a *appends) start(db *DB) {
@@ -44,9 +42,7 @@ func (a *appends) start(db *DB) {
 				if call, open = <-a.calls; open {
 					group := a.more(call)
 					late := time.AfterFunc(appendPatience, pass)
-					begun := time.Now()
 					db.appendTogether(group)
-					a.took.Store(int64(time.Since(begun)))
 					late.Stop()
 				}
 				pass()
@@ -62,25 +58,15 @@ func (a *appends) close() {
 }
 
 // more takes what is queued behind a call. Callers that the last group has answered may be
-// about to call again, and each group costs as much as some dozen events do: they are waited
-// for a little.
+// about to call again: they are let run for as long as some come. No timer waits for them.
 func (a *appends) more(first *appendCall) []*appendCall {
 	group := a.take([]*appendCall{first})
 	most := min(int(a.callers.Load()), appendBatch)
-	if len(group) >= most {
-		return group
-	}
-	limit := time.NewTimer(min(time.Duration(a.took.Load())/comeBack, mostComeBack))
-	defer limit.Stop()
-	for len(group) < most {
-		select {
-		case call, open := <-a.calls:
-			if !open {
-				return group
-			}
-			group = a.take(append(group, call))
-		case <-limit.C:
-			return group
+	for idle := 0; len(group) < most && idle < maxIdle; idle++ {
+		n := len(group)
+		runtime.Gosched()
+		if group = a.take(group); len(group) > n {
+			idle = -1
 		}
 	}
 	return group

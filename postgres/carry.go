@@ -46,6 +46,12 @@ var errCarried = errors.New("postgres: nothing was written: the commit carried a
 // made again.
 const thisServer = `(extract(epoch FROM pg_postmaster_start_time())::text || ' ' || 'freehold.tick'::regclass::oid::text)`
 
+// mayCarry reports whether it is worth while to wait for the turn.
+func (s *sequencer) mayCarry() bool {
+	c := s.carrier.Load()
+	return c != nil && !c.deferred
+}
+
 // tryCarry takes the turn for the pass of a commit of events. It returns nil if another
 // pass has it for longer than patience, or the journal is not in a state for one.
 func (s *sequencer) tryCarry(patience time.Duration) *session {
@@ -139,7 +145,7 @@ func (p *pass) begin(ctx context.Context, conn *pgx.Conn, b *pgx.Batch) error {
 		return fmt.Errorf("%w: %w", errCarried, err)
 	}
 	known[patience] = true
-	p.c.alone = mutant.BelieveAlone || !othersEnded(p.c.last.base, p.now, p.c.carried, p.c.telling.Load())
+	p.c.alone = mutant.BelieveAlone || !othersEnded(p.c.last.base, p.now, uint64(p.xid), p.c.carried, p.c.telling.Load())
 	if looks || p.c.alone {
 		return nil
 	}

@@ -40,6 +40,7 @@ type transaction struct {
 	xid    string  // of PostgreSQL
 	pid    uint32  // of the server's process
 	opened bool    // on the server
+	broken error   // why it could not be opened
 	server *string // that it began on, as far as the sequencer knew
 	appended
 	read map[freehold.StreamID][]freehold.Recorded // streams that are locked and were read whole
@@ -60,6 +61,10 @@ func (tx *transaction) begin() (end func(), err error) {
 	if tx.over {
 		tx.mu.Unlock()
 		return nil, freehold.ErrTxDone
+	}
+	if tx.broken != nil {
+		tx.mu.Unlock()
+		return nil, tx.broken
 	}
 	return tx.mu.Unlock, nil
 }

@@ -148,10 +148,14 @@ func (db *DB) begin(conn *sql.Conn) (*transaction, error) {
 }
 
 // send sends statements. The first ones begin the transaction on the server: that saves a
-// round trip. Its id is asked for before any number is drawn.
-func (tx *transaction) send(b *pgx.Batch) error {
+// round trip. Its id is asked for before any number is drawn. If that fails the handle is
+// of no more use: nobody may write without a transaction.
+func (tx *transaction) send(b *pgx.Batch) (err error) {
+	if tx.broken != nil {
+		return tx.broken
+	}
 	if tx.writer && !tx.opened {
-		tx.opened = true // or, if it fails, nothing is committed: see commit
+		defer func() { tx.opened, tx.broken = err == nil, err }()
 		first := &pgx.Batch{}
 		tx.db.queueBegin(first)
 		first.Queue(`SELECT pg_current_xact_id()::text`).QueryRow(func(row pgx.Row) error { return row.Scan(&tx.xid) })
@@ -218,6 +222,9 @@ func (db *DB) rollback(conn *sql.Conn) {
 
 // commit inserts the events of a closure and commits.
 func (db *DB) commit(tx *transaction, patience time.Duration) (events []drawn, err error) {
+	if tx.broken != nil {
+		return nil, fmt.Errorf("%w: %w", errStatement, tx.broken)
+	}
 	if !tx.opened && len(tx.kept) == 0 {
 		return nil, nil // nothing was read or written
 	}
@@ -271,9 +278,9 @@ func (db *DB) finish(c *pgx.Conn, a *appended, kept map[keptKey]keptValue, patie
 	fail := db.failCommits.Add(-1) >= 0
 	if patience >= 0 && !fail && len(a.events) > 0 {
 		turn := db.seq.tryCarry(0)
-		if turn == nil && patience > 0 {
+		if turn == nil && patience > 0 && db.seq.mayCarry() {
 			if err := c.SendBatch(ctx, b).Close(); err != nil {
-				return nil, fmt.Errorf("%w: %w", errCarried, err)
+				return nil, fmt.Errorf("%w: %w", errNotSent, err)
 			}
 			b = &pgx.Batch{}
 			turn = db.seq.tryCarry(patience)
@@ -299,8 +306,11 @@ func (db *DB) finish(c *pgx.Conn, a *appended, kept map[keptKey]keptValue, patie
 // Any other may have come instead of the answer to a COMMIT.
 func definite(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.SeverityUnlocalized == "ERROR" || errors.Is(err, errCarried) || errors.Is(err, errCommit) || errors.Is(err, errStatement) || errors.Is(err, errRows)
+	return errors.As(err, &pg) && pg.SeverityUnlocalized == "ERROR" || errors.Is(err, errCarried) || errors.Is(err, errNotSent) || errors.Is(err, errCommit) || errors.Is(err, errStatement) || errors.Is(err, errRows)
 }
+
+// errNotSent is the error of a transaction that failed before its COMMIT was sent.
+var errNotSent = errors.New("postgres: nothing was written")
 
 // errStatement is returned for a closure that hides the error of a statement.
 var errStatement = errors.New("postgres: a statement of the closure failed, so that nothing was written, and the closure returned nil: return the statement's error")
