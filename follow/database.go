@@ -36,10 +36,9 @@ func (e handlerError) Unwrap() error { return e.error }
 // Mark reads the stored place and which keys are parked.
 func (s *databaseSink[T]) Mark(ctx context.Context, source freehold.Source) (freehold.Mark, error) {
 	var mark freehold.Mark
-	if st, found := s.passed.take(source); found { // the source is away: who was told of the place is told of it again
-		if err := s.keep(ctx, func(ctx context.Context, k Keeper) error { return k.Move(ctx, s.follower, st.mark, st.place) }); err != nil {
-			s.opts.Log.Debug("passes over some events again", "follower", s.follower, "source", source, "error", err)
-		}
+	// If the source is away nobody whose token was satisfied is told that it is not.
+	if err := s.storePassed(ctx, source); err != nil {
+		s.opts.Log.Debug("passes over some events again", "follower", s.follower, "source", source, "error", err)
 	}
 	err := s.db.View(ctx, func(ctx context.Context, tx T) error {
 		k := s.db.Keeper(tx)

@@ -12,10 +12,10 @@ import (
 // behind them stores nothing but the mark, and costs a sync of the disk all the same. They
 // are passed over in memory: the next transaction of the source moves the mark from where
 // it is stored to behind them, one that has something to do, or one of their own after
-// passedFor, or when they are as many as a batch. Until then the mark says less than the follower knows: after
-// a crash, or a fenced transaction, it passes over them again. A database that may forget
-// is asked in each read whether it holds what a token asks for, so there marks are stored
-// at once.
+// passedFor, or when they are as many as a batch. Until then the mark says less than the
+// follower knows: after a crash, or a fenced transaction, it passes over them again. A
+// database that may forget is asked in each read whether it holds what a token asks for,
+// so there marks are stored at once.
 
 // passedFor is for how long a mark may stand below events that were passed over: what the
 // follower's other instances, and a source that is cut, know of it.
@@ -102,8 +102,17 @@ func (s *databaseSink[T]) rest(ctx context.Context, source freehold.Source) (aga
 	if again = passedFor - time.Since(st.since); again > 0 {
 		return again, nil
 	}
-	s.passed.take(source)
-	return 0, s.keep(ctx, func(ctx context.Context, k Keeper) error { return k.Move(ctx, s.follower, st.mark, st.place) })
+	return 0, s.storePassed(ctx, source)
+}
+
+// storePassed moves the mark behind what was passed over. Without it, that is passed over
+// again.
+func (s *databaseSink[T]) storePassed(ctx context.Context, source freehold.Source) error {
+	st, found := s.passed.take(source)
+	if !found {
+		return nil
+	}
+	return s.keep(ctx, func(ctx context.Context, k Keeper) error { return k.Move(ctx, s.follower, st.mark, st.place) })
 }
 
 // stored is the place from which the follower would go on if the process ended now.

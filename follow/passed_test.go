@@ -96,14 +96,14 @@ func TestEventsThatNobodyWantsShareATransaction(t *testing.T) {
 				tell(note("n-a", "2"))
 				want(1, 12)
 				tell(other("n-a"))
-				time.Sleep(time.Minute)
+				<-time.After(time.Minute)
 				want(1, 13)
 				tell(other("n-a"))
-				time.Sleep(95*time.Millisecond + 500*time.Microsecond)
+				<-time.After(95*time.Millisecond + 500*time.Microsecond)
 				want(0, 13)
 				for range 60 { // those that never cease do not keep it down
 					tell(other("n-a"))
-					time.Sleep(time.Millisecond)
+					<-time.After(time.Millisecond)
 				}
 				want(1, 19)
 				stop()
@@ -121,17 +121,27 @@ func TestEventsThatNobodyWantsShareATransaction(t *testing.T) {
 	}
 }
 
-// swapped is a source that may be put back to an older state while it is followed.
-type swapped struct{ now atomic.Pointer[memory.DB] }
+// swapped is a source that may be put back to an older state, or be away, while it is
+// followed.
+type swapped struct {
+	now  atomic.Pointer[memory.DB]
+	away atomic.Bool
+}
 
 func (s *swapped) journal() follow.Source { return s.now.Load().Journal() }
 
 func (s *swapped) Name() freehold.Source    { return "a" }
 func (s *swapped) Types() *freehold.Catalog { return s.journal().Types() }
 func (s *swapped) Bounds(ctx context.Context) (first, head freehold.Mark, err error) {
+	if s.away.Load() {
+		return first, head, freehold.ErrUnavailable
+	}
 	return s.journal().Bounds(ctx)
 }
 func (s *swapped) Read(ctx context.Context, after freehold.Mark, limit int) ([]freehold.Recorded, error) {
+	if s.away.Load() {
+		return nil, freehold.ErrUnavailable
+	}
 	return s.journal().Read(ctx, after, limit)
 }
 func (s *swapped) Wait(ctx context.Context, after freehold.Mark) error {
@@ -194,6 +204,52 @@ func TestWhatWasPassedOverMayBeOfAnotherHistory(t *testing.T) {
 		}
 		lost.Close()
 		source.now.Load().Close()
+	})
+}
+
+// TestWhatWasPassedOverStaysSoWhileTheSourceIsAway: a token that was satisfied is satisfied
+// again, although the source cannot be asked.
+func TestWhatWasPassedOverStaysSoWhileTheSourceIsAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		home, err := memory.Open(ctx, "a", types(t), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer home.Close()
+		var source swapped
+		source.now.Store(home)
+		db := open(t)
+		f, err := follow.New("f", db, []follow.Source{&source}, quiet(), follow.On(notes))
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- f.Run(ctx) }()
+		var tok freehold.Token
+		for _, w := range []freehold.Write{note("n-a", "1"), other("n-a")} {
+			if tok, err = home.Append(ctx, w); err == nil {
+				err = f.WaitFor(ctx, tok)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		source.away.Store(true)
+		<-time.After(20 * time.Millisecond) // of the bubble: it meets the error, long before it would store its mark
+		soon, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if err := f.WaitFor(soon, tok); err != nil {
+			t.Error(err)
+		}
+		if got := storedMark(t, db).Position; got != 2 {
+			t.Errorf("the mark is stored at %d, want 2", got)
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	})
 }
 

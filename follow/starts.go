@@ -88,10 +88,8 @@ func (s *databaseSink[T]) stop(ctx context.Context, source freehold.Source) erro
 	rec := s.starts.records[source]
 	s.starts.mu.Unlock()
 	rec.Running = false
-	if st, found := s.passed.take(source); found {
-		if err := s.keep(ctx, func(ctx context.Context, k Keeper) error { return k.Move(ctx, s.follower, st.mark, st.place) }); err != nil {
-			s.opts.Log.Debug("passes over some events again", "follower", s.follower, "source", source, "error", err)
-		}
+	if err := s.storePassed(ctx, source); err != nil {
+		s.opts.Log.Debug("passes over some events again", "follower", s.follower, "source", source, "error", err)
 	}
 	return s.keep(ctx, func(ctx context.Context, k Keeper) error { return s.putStart(ctx, k, source, rec) })
 }
