@@ -112,10 +112,11 @@ func TestAStreamKeepsItsOrderWhoeverBeganFirst(t *testing.T) {
 	release := holdSequencers(t, url)
 	db := open(t, url)
 	err := db.Do(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+		_, begun := tx.ExecContext(ctx, `SELECT 1`) // with its first statement
 		err := db.Do(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
 			return appending(happened("a-1", freehold.Any, 1))(ctx, tx)
 		})
-		return errors.Join(err, appending(happened("a-1", freehold.Any, 2))(ctx, tx))
+		return errors.Join(begun, err, appending(happened("a-1", freehold.Any, 2))(ctx, tx))
 	})
 	if err != nil {
 		t.Fatal(err)
