@@ -19,13 +19,9 @@ type counted struct {
 	n atomic.Int64
 }
 
-func (c *counted) Publish(ctx context.Context, after freehold.Mark, events []freehold.Recorded) error {
+func (c *counted) Publish(ctx context.Context, after freehold.Mark, events []freehold.Recorded) (freehold.Mark, error) {
 	c.n.Add(1)
 	return c.Publisher.Publish(ctx, after, events)
-}
-
-func (c *counted) Held() freehold.Mark {
-	return c.Publisher.(interface{ Held() freehold.Mark }).Held()
 }
 
 // TestAnEventThatIsTooLargeIsNotTakenForLost: the newest event of a journal is one that

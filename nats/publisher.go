@@ -51,7 +51,6 @@ type publisher struct {
 	id    string        // message id of what is there, "" if it has none or must not be asked for
 	named bool          // predecessors are named by their ids, too
 	tail  freehold.Mark // the place of what is there
-	place freehold.Mark // where publishing stands: behind the tail if what follows was left out
 
 	reply  *nats.Subscription
 	inbox  string
@@ -88,10 +87,7 @@ func (p *publisher) Last(ctx context.Context, s freehold.Source) (transport.Head
 			p.id = p.predecessor(r.At)
 		}
 	}
-	if head.Mark != p.tail {
-		p.tail, p.place = head.Mark, head.Mark
-	}
-	p.seq, p.known = state.LastSeq, true
+	p.tail, p.seq, p.known = head.Mark, state.LastSeq, true
 	return head, nil
 }
 
@@ -122,35 +118,28 @@ func (p *publisher) predecessor(at freehold.Mark) string {
 }
 
 // Publish sends the events in one go and waits for the acknowledgement of the last.
-func (p *publisher) Publish(ctx context.Context, after freehold.Mark, events []freehold.Recorded) error {
-	if !p.known || p.tail != after && p.place != after {
+func (p *publisher) Publish(ctx context.Context, after freehold.Mark, events []freehold.Recorded) (held freehold.Mark, err error) {
+	if !p.known || p.tail != after {
 		p.known = false
-		return fmt.Errorf("nats: %s is not known to end at %d: %w", p.source, after.Position, transport.ErrMoved)
+		return held, fmt.Errorf("nats: %s is not known to end at %d: %w", p.source, after.Position, transport.ErrMoved)
 	}
 	p.known = false // until the server has taken all
 	if err := p.listen(); err != nil {
-		return err
+		return held, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	err := p.send(ctx, events)
+	err = p.send(ctx, events)
 	for pause := 5 * time.Millisecond; p.young && errors.Is(err, nats.ErrNoResponders) && ctx.Err() == nil; pause *= 2 {
 		time.Sleep(pause) // not every server of a cluster knows yet where the stream is
 		err = p.send(ctx, events)
 	}
 	if err != nil {
-		return err
+		return held, err
 	}
 	p.known, p.young = true, false
-	if len(events) > 0 {
-		p.place = events[len(events)-1].At
-	}
-	return nil
+	return p.tail, nil
 }
-
-// Held is what the server holds behind the last Publish: not the last event, if that is
-// too large for it.
-func (p *publisher) Held() freehold.Mark { return p.tail }
 
 // send sends the events behind the last sequence and waits for the acknowledgement.
 func (p *publisher) send(ctx context.Context, events []freehold.Recorded) error {

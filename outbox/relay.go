@@ -199,7 +199,6 @@ func (r *Relay) check(ctx context.Context) error {
 // sink is the broker as a follower's sink. One goroutine uses it.
 type sink struct {
 	*Relay
-	start freehold.Mark // where publishing begins behind what the broker holds
 }
 
 // Mark asks the broker what it last holds, and says where to go on. An empty
@@ -247,28 +246,24 @@ func (s *sink) Mark(ctx context.Context, name freehold.Source) (freehold.Mark, e
 	if err != nil {
 		return freehold.Mark{}, err
 	}
-	s.held, s.start = last.Mark, start
+	s.held = last.Mark
 	return start, nil
 }
 
-// Apply publishes the events behind a mark.
-func (s *sink) Apply(ctx context.Context, from freehold.Mark, events []freehold.Recorded) error {
+// Apply publishes the events behind what the broker holds, which may be further back than
+// where they begin.
+func (s *sink) Apply(ctx context.Context, _ freehold.Mark, events []freehold.Recorded) error {
 	s.asking.Lock()
 	defer s.asking.Unlock()
-	after := from
-	if from == s.start {
-		after = s.held // which may be further back, or nothing
-	}
+	after := s.held
 	s.held = freehold.Mark{}
 	fault.Point("outbox.publish.before")
-	if err := s.pub.Publish(ctx, after, events); err != nil {
+	held, err := s.pub.Publish(ctx, after, events)
+	if err != nil {
 		return fmt.Errorf("relay: %w", err)
 	}
 	fault.Point("outbox.publish.after")
-	s.held = events[len(events)-1].At
-	if p, ok := s.pub.(interface{ Held() freehold.Mark }); ok {
-		s.held = p.Held() // what was too large for it is not missing
-	}
+	s.held = held // what was too large for the broker is not missing
 	s.mu.Lock()
 	s.adopt, s.incarnation = false, events[len(events)-1].Incarnation
 	s.mu.Unlock()

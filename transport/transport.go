@@ -40,14 +40,14 @@ type Publisher interface {
 	// Last returns what the broker last holds of the source; a zero position if
 	// it holds nothing.
 	Last(ctx context.Context, s freehold.Source) (Head, error)
-	// Publish places events behind after, which is what the broker last holds, and
-	// returns when it has taken them all. The events are in order, and may begin
-	// further on than after: readers get what is between from the feed. An event
-	// that is too large for the broker is left out, for the same reason; a method
-	// Held() freehold.Mark then says what the broker holds, as Last would. ErrMoved
-	// means that the broker does not end at after. After any error the caller must
-	// ask Last again: a part may have been taken.
-	Publish(ctx context.Context, after freehold.Mark, events []freehold.Recorded) error
+	// Publish places events behind after, which is what the broker last holds, as Last or
+	// the Publish before has said, and returns when it has taken them all. The events are
+	// in order, and may begin further on than after: readers get what is between from the
+	// feed. An event that is too large for the broker is left out, for the same reason, so
+	// that held, what the broker now holds, may stand before the last event. ErrMoved
+	// means that the broker does not end at after. After any error the caller must ask
+	// Last again: a part may have been taken.
+	Publish(ctx context.Context, after freehold.Mark, events []freehold.Recorded) (held freehold.Mark, err error)
 	// Announce tells consumers the source's durable head, outside the stream.
 	Announce(ctx context.Context, h Head) error
 }

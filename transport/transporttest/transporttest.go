@@ -141,7 +141,7 @@ func publisher(t *testing.T, b Broker, s freehold.Source, want freehold.Mark) tr
 func publish(t *testing.T, b Broker, events []freehold.Recorded) transport.Publisher {
 	t.Helper()
 	p := publisher(t, b, events[0].At.Source, freehold.Mark{})
-	if err := p.Publish(t.Context(), freehold.Mark{Source: events[0].At.Source}, events); err != nil {
+	if _, err := p.Publish(t.Context(), freehold.Mark{Source: events[0].At.Source}, events); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -277,10 +277,11 @@ func live(t *testing.T, h Harness) {
 	after := freehold.Mark{Source: source}
 	for rest, n := events, 1; len(rest) > 0; n = n%60 + 7 {
 		n = min(n, len(rest))
-		if err := p.Publish(t.Context(), after, rest[:n]); err != nil {
-			t.Fatal(err)
+		held, err := p.Publish(t.Context(), after, rest[:n])
+		if err != nil || held != rest[n-1].At {
+			t.Fatalf("the broker holds %v, %v, want %v", held, err, rest[n-1].At)
 		}
-		after, rest = rest[n-1].At, rest[n:]
+		after, rest = held, rest[n:]
 	}
 	r.gets(events)
 }
@@ -288,16 +289,16 @@ func live(t *testing.T, h Harness) {
 func refused(t *testing.T, h Harness) {
 	b := h.Start(t)
 	events := history(source, 20, "")
-	if err := b.Publisher(source).Publish(t.Context(), before(events), events); !errors.Is(err, transport.ErrMoved) {
+	if _, err := b.Publisher(source).Publish(t.Context(), before(events), events); !errors.Is(err, transport.ErrMoved) {
 		t.Errorf("without having asked: %v, want ErrMoved", err)
 	}
 	first := publish(t, b, events[:10])
 	second, stale := publisher(t, b, source, events[9].At), publisher(t, b, source, events[9].At)
-	if err := first.Publish(t.Context(), events[10].At, events[11:]); !errors.Is(err, transport.ErrMoved) {
+	if _, err := first.Publish(t.Context(), events[10].At, events[11:]); !errors.Is(err, transport.ErrMoved) {
 		t.Errorf("behind a place where it does not end: %v, want ErrMoved", err)
 	}
 	publisher(t, b, source, events[9].At)
-	if err := second.Publish(t.Context(), events[9].At, events[10:]); err != nil {
+	if _, err := second.Publish(t.Context(), events[9].At, events[10:]); err != nil {
 		t.Error(err)
 	}
 	// What it has is not what the broker knows already: nothing but the end that it
@@ -306,7 +307,7 @@ func refused(t *testing.T, h Harness) {
 	for i := range fork {
 		fork[i].At.Epoch = "ffffffffffffffff"
 	}
-	if err := stale.Publish(t.Context(), events[9].At, fork[10:15]); !errors.Is(err, transport.ErrMoved) {
+	if _, err := stale.Publish(t.Context(), events[9].At, fork[10:15]); !errors.Is(err, transport.ErrMoved) {
 		t.Errorf("a publisher that was overtaken: %v, want ErrMoved", err)
 	}
 	publisher(t, b, source, events[19].At)
@@ -336,10 +337,8 @@ func interleave(t *testing.T, h Harness) {
 				at, place := last.Mark, int(last.Position)
 				for err == nil && place < len(events) {
 					n := min(1+(place*7+i*13)%40, len(events)-place)
-					if err = p.Publish(t.Context(), at, events[place:place+n]); err == nil {
-						place += n
-						at = events[place-1].At
-					}
+					at, err = p.Publish(t.Context(), at, events[place:place+n])
+					place += n
 				}
 				if err == nil {
 					return
@@ -355,10 +354,10 @@ func further(t *testing.T, h Harness) {
 	b := h.Start(t)
 	events := history(source, 60, "")
 	p := publisher(t, b, source, freehold.Mark{})
-	if err := p.Publish(t.Context(), freehold.Mark{Source: source}, events[20:30]); err != nil {
+	if _, err := p.Publish(t.Context(), freehold.Mark{Source: source}, events[20:30]); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Publish(t.Context(), events[29].At, events[40:]); err != nil {
+	if _, err := p.Publish(t.Context(), events[29].At, events[40:]); err != nil {
 		t.Fatal(err)
 	}
 	publisher(t, b, source, events[59].At)
@@ -373,18 +372,19 @@ func large(t *testing.T, h Harness) {
 	events, big := history(source, 8, ""), history(source, 8, strings.Repeat("x", h.MaxEvent))
 	mixed := append(append([]freehold.Recorded(nil), events[:2]...), big[2], events[3])
 	p := publish(t, b, mixed)
-	if err := p.Publish(t.Context(), mixed[3].At, []freehold.Recorded{events[4], events[5], big[6]}); err != nil {
+	held, err := p.Publish(t.Context(), mixed[3].At, []freehold.Recorded{events[4], events[5], big[6]})
+	if err != nil {
 		t.Errorf("behind an event that was left out: %v", err)
 	}
 	// The broker must be known to end before the last one, or a relay takes it for lost,
-	// and publishing must go on behind it, whoever has asked meanwhile.
-	if h, ok := p.(interface{ Held() freehold.Mark }); !ok || h.Held() != events[5].At {
-		t.Errorf("%T does not say that the broker holds %v", p, events[5].At)
+	// and publishing must go on behind it.
+	if held != events[5].At {
+		t.Errorf("%T says that the broker holds %v, want %v", p, held, events[5].At)
 	}
 	if last, err := p.Last(t.Context(), source); err != nil || last.Mark != events[5].At {
 		t.Errorf("the broker holds %v, %v, want %v", last, err, events[5].At)
 	}
-	if err := p.Publish(t.Context(), big[6].At, events[7:]); err != nil {
+	if _, err := p.Publish(t.Context(), held, events[7:]); err != nil {
 		t.Errorf("behind a last event that was left out: %v", err)
 	}
 	receive(t, b, source, freehold.Mark{Source: source}).gets([]freehold.Recorded{events[0], events[1], events[3], events[4], events[5], events[7]})
@@ -445,7 +445,7 @@ func forgets(t *testing.T, h Harness) {
 		}
 	}
 	for { // it may still be settling
-		err := p.Publish(t.Context(), last.Mark, events[60:])
+		_, err := p.Publish(t.Context(), last.Mark, events[60:])
 		if err == nil {
 			break
 		}
