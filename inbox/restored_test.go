@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -252,5 +253,69 @@ func TestSourceRestoredWhileItsFeedAnswersIsRecognised(t *testing.T) {
 	}
 	if _, err := src.Read(ctx, head, 10); !errors.Is(err, freehold.ErrDiverged) {
 		t.Errorf("%v, want %v", err, freehold.ErrDiverged)
+	}
+}
+
+// The feed refuses a place to which the broker's events have led. Whatever its reason, what
+// the broker delivered is read no more before the feed has been asked: of who stands
+// behind it, too.
+func TestWhatWasDeliveredIsNotReadBehindARefusal(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]error{http.StatusConflict: freehold.ErrDiverged, http.StatusGone: freehold.ErrGone} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			t.Parallel()
+			disk := memory.NewDisk()
+			s := newSender(t, disk)
+			s.place(t, 1)
+			backup := disk.Clone()
+			var refused atomic.Bool
+			front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if refused.Load() && r.URL.Query().Get("after") != "0" {
+					w.WriteHeader(status)
+					return
+				}
+				s.Config.Handler.ServeHTTP(w, r)
+			}))
+			t.Cleanup(front.Close)
+			broker := make(given)
+			src, err := inbox.Remote("order", front.URL+"/feed", catalog(t), &inbox.Options{Subscriber: broker, Silence: time.Hour, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			run(t, src)
+			broker <- nil
+			<-broker // it has asked where the source stands
+			_, base, err := s.db.Journal().Bounds(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.place(t, 2)
+			events, err := s.db.Journal().Read(t.Context(), base, 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			broker <- events
+			<-broker
+			if rs, err := src.Read(t.Context(), base, 100); err != nil || len(rs) != len(events) {
+				t.Fatalf("behind the base stand %v, %v", rs, err)
+			}
+			refused.Store(true)
+			odd := events[len(events)-1].At
+			odd.Chain[0]++ // so that the feed is asked
+			if _, err := src.Read(t.Context(), odd, 100); !errors.Is(err, want) {
+				t.Fatalf("%v, want %v", err, want)
+			}
+			if rs, err := src.Read(t.Context(), base, 100); !errors.Is(err, want) {
+				t.Errorf("behind the base stand %v, %v, want %v", rs, err, want)
+			}
+			s.use(t, backup)
+			s.place(t, 100, 101)
+			refused.Store(false)
+			for range 2 { // also once the feed has been asked
+				if rs, err := src.Read(t.Context(), base, 100); err != nil || len(rs) != 4 || rs[0].ID == events[0].ID {
+					t.Errorf("behind the base stand %v, %v", rs, err)
+				}
+			}
+		})
 	}
 }
