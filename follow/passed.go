@@ -70,7 +70,7 @@ func (s *databaseSink[T]) passOver(from freehold.Mark, events []freehold.Recorde
 	}
 	last := events[len(events)-1].At
 	if s.lost() != nil || time.Since(st.since) >= passedFor || last.Position-st.mark.Position > s.batch() || s.starts.careful(source, st.mark.Position) ||
-		len(s.incarnations.unknown(source, events)) > 0 || s.unwanted(events) < len(events) {
+		s.unwanted(events) < len(events) || len(s.incarnations.unknown(source, events)) > 0 {
 		return st.mark, false
 	}
 	st.place = last

@@ -9,6 +9,7 @@ import (
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/journal"
 	"github.com/freehold-go/freehold/kv"
 	"github.com/freehold-go/freehold/memory"
 )
@@ -53,7 +54,7 @@ func TestEventsThatNobodyWantsShareATransaction(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				ctx, stop := context.WithCancel(t.Context())
+				ctx := t.Context()
 				db := &counting{DB: open(t)}
 				source, err := memory.Open(ctx, "a", types(t), nil)
 				if err != nil {
@@ -64,8 +65,7 @@ func TestEventsThatNobodyWantsShareATransaction(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				done := make(chan error, 1)
-				go func() { done <- f.Run(ctx) }()
+				stop := run(t, f)
 				synctest.Wait()
 				tell := func(w freehold.Write) {
 					t.Helper()
@@ -107,9 +107,6 @@ func TestEventsThatNobodyWantsShareATransaction(t *testing.T) {
 				}
 				want(1, 19)
 				stop()
-				if err := <-done; err != nil {
-					t.Error(err)
-				}
 				if got := storedMark(t, db.DB).Position; got != 74 {
 					t.Errorf("the mark is stored at %d behind a clean stop, want 74", got)
 				}
@@ -153,29 +150,34 @@ func (s *swapped) Wait(ctx context.Context, after freehold.Mark) error {
 	return nil
 }
 
+func sourceOn(t *testing.T, d *memory.Disk) *memory.DB {
+	t.Helper()
+	db, err := memory.Open(t.Context(), "a", types(t), &memory.Options{Disk: d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
 // TestWhatWasPassedOverMayBeOfAnotherHistory has the source lose events that the follower
-// has passed over in memory. It has no effect of them, so it goes on by itself.
+// has passed over in memory. It has no effect of them, so it goes on by itself, and
+// says that the source's history has parted.
 func TestWhatWasPassedOverMayBeOfAnotherHistory(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		ctx, stop := context.WithCancel(t.Context())
+		ctx := t.Context()
 		disk := memory.NewDisk()
-		reopened := func(d *memory.Disk) *memory.DB {
-			db, err := memory.Open(ctx, "a", types(t), &memory.Options{Disk: d})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return db
-		}
 		var source swapped
-		source.now.Store(reopened(disk))
+		source.now.Store(sourceOn(t, disk))
 		db := open(t)
 		f, err := follow.New("f", db, []follow.Source{&source}, quiet(), follow.On(notes))
 		if err != nil {
 			t.Fatal(err)
 		}
-		done := make(chan error, 1)
-		go func() { done <- f.Run(ctx) }()
+		var reported atomic.Int64
+		f.OnDiverged(func(freehold.Source) { reported.Add(1) })
+		stop := run(t, f)
 		tell := func(w freehold.Write) {
 			t.Helper()
 			tok, err := source.now.Load().Append(ctx, w)
@@ -192,18 +194,16 @@ func TestWhatWasPassedOverMayBeOfAnotherHistory(t *testing.T) {
 		if got := storedMark(t, db).Position; got != 1 {
 			t.Fatalf("the mark is stored at %d, want 1", got)
 		}
-		lost := source.now.Swap(reopened(backup))
+		source.now.Store(sourceOn(t, backup))
 		tell(note("n-a", "2"))
 		tell(note("n-a", "3"))
 		if got, want := read(t, db, "note/n-a"), "1;2;3;"; got != want {
 			t.Errorf("n-a is %q, want %q", got, want)
 		}
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
+		if got := reported.Load(); got != 1 {
+			t.Errorf("that its history parted was reported %d times, want once", got)
 		}
-		lost.Close()
-		source.now.Load().Close()
+		stop()
 	})
 }
 
@@ -212,7 +212,7 @@ func TestWhatWasPassedOverMayBeOfAnotherHistory(t *testing.T) {
 func TestWhatWasPassedOverStaysSoWhileTheSourceIsAway(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		ctx, stop := context.WithCancel(t.Context())
+		ctx := t.Context()
 		home, err := memory.Open(ctx, "a", types(t), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -225,8 +225,7 @@ func TestWhatWasPassedOverStaysSoWhileTheSourceIsAway(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		done := make(chan error, 1)
-		go func() { done <- f.Run(ctx) }()
+		stop := run(t, f)
 		var tok freehold.Token
 		for _, w := range []freehold.Write{note("n-a", "1"), other("n-a")} {
 			if tok, err = home.Append(ctx, w); err == nil {
@@ -247,9 +246,77 @@ func TestWhatWasPassedOverStaysSoWhileTheSourceIsAway(t *testing.T) {
 			t.Errorf("the mark is stored at %d, want 2", got)
 		}
 		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
+	})
+}
+
+// TestAnOpeningIsNotPassedOver: where histories part is told by the openings of the source
+// that the follower has seen, also if it wanted none of their events.
+func TestAnOpeningIsNotPassedOver(t *testing.T) {
+	t.Parallel()
+	disk, db := memory.NewDisk(), open(t)
+	for n, w := range []freehold.Write{note("n-a", "1"), other("n-a")} {
+		source := sourceOn(t, disk)
+		f, err := follow.New("f", db, []follow.Source{source.Journal()}, quiet(), follow.On(notes))
+		if err != nil {
+			t.Fatal(err)
 		}
+		stop := run(t, f)
+		tok, err := source.Append(t.Context(), w)
+		if err == nil {
+			err = f.WaitFor(patient(t), tok)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		if seen, err := f.Seen(t.Context(), "a"); err != nil || len(seen.Incarnations) != n+1 {
+			t.Errorf("it has seen %+v, %v, want %d openings", seen, err, n+1)
+		}
+	}
+}
+
+// attentive is a source that wants to know what is applied for good.
+type attentive struct {
+	*journal.Journal
+	told atomic.Int64
+}
+
+func (s *attentive) Applied(_ string, at freehold.Mark) { s.told.Store(int64(at.Position)) }
+
+// TestASourceHearsOfWhatIsStoredAtRest: a journal that is cut would keep events that were
+// passed over, if nobody told it that the mark has moved behind them.
+func TestASourceHearsOfWhatIsStoredAtRest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		home, err := memory.Open(t.Context(), "a", types(t), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer home.Close()
+		source := &attentive{Journal: home.Journal()}
+		f, err := follow.New("f", open(t), []follow.Source{source}, quiet(), follow.On(notes))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := run(t, f)
+		for _, w := range []freehold.Write{note("n-a", "1"), other("n-a")} {
+			tok, err := home.Append(t.Context(), w)
+			if err == nil {
+				err = f.WaitFor(t.Context(), tok)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if got := source.told.Load(); got != 1 {
+			t.Errorf("it was told %d, want 1: the mark stands there", got)
+		}
+		<-time.After(time.Minute) // of the bubble
+		if got := source.told.Load(); got != 2 {
+			t.Errorf("it was told %d, want 2", got)
+		}
+		stop()
 	})
 }
 
