@@ -53,7 +53,7 @@ func attachTo(t testing.TB, url string, o *nats.Options) *nats.Bus {
 // of its own, which is an empty broker.
 func TestClusterConformance(t *testing.T) {
 	t.Parallel()
-	const accounts = 16
+	const accounts = 32
 	var config strings.Builder
 	config.WriteString("accounts {\n")
 	for i := range accounts {
@@ -63,10 +63,10 @@ func TestClusterConformance(t *testing.T) {
 	c := cluster(t, config.String())
 	var next atomic.Int32
 	users := sync.Map{} // of brokers
-	transporttest.Run(t, transporttest.Harness{
+	harness := transporttest.Harness{
 		Start: func(t testing.TB) transporttest.Broker {
 			user := fmt.Sprintf("u%d", next.Add(1)-1)
-			bus := attachTo(t, c.URL(user, "p")+"?replicas=3", nil)
+			bus := attachTo(t, c.URL(user, "p")+"?replicas=3"+map[bool]string{true: "&pages=true"}[strings.Contains(t.Name(), "/pages/")], nil)
 			users.Store(bus, user)
 			return bus
 		},
@@ -92,7 +92,9 @@ func TestClusterConformance(t *testing.T) {
 			}
 		},
 		MaxEvent: 8 << 20,
-	})
+	}
+	t.Run("a message each", func(t *testing.T) { transporttest.Run(t, harness) })
+	t.Run("pages", func(t *testing.T) { transporttest.Run(t, harness) })
 }
 
 // TestClusterLosesServersWhileEventsFlow kills one server after the other, one with its

@@ -200,6 +200,46 @@ func TestStreamPurgedInsideTheDuplicateWindow(t *testing.T) {
 	whole(t, bus, s.sender.Journal())
 }
 
+// TestWhatSomebodyElseWroteIsPassedOver has others write to a source's subjects, at the end
+// of its stream, where the relay looks for its own last event: text, a page that begins
+// well, and a page of another source.
+func TestWhatSomebodyElseWroteIsPassedOver(t *testing.T) {
+	t.Parallel()
+	srv, bus := start(t, filepath.Join(t.TempDir(), "js"))
+	conn, err := natsgo.Connect("", natsgo.InProcessServer(srv))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	s := connect(t, bus)
+	s.arrived(s.place(3))
+	published(t, bus, s.sender)
+	line := func(r freehold.Recorded) string { return string(transport.AppendJSON(nil, &r)) + "\n" }
+	all := held(t, bus, "order", 1)
+	other := all[0]
+	other.At.Source = "billing"
+	for _, text := range []string{"hello", line(all[0]) + "{\n", line(other), "", "\n"} {
+		for _, kind := range []string{transport.PageType, "text/plain"} {
+			msg := &natsgo.Msg{Subject: "order.events", Data: []byte(text), Header: natsgo.Header{"content-type": {kind}}}
+			if _, err := conn.RequestMsg(msg, time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			s.arrived(s.place(2))
+			published(t, bus, s.sender)
+		}
+	}
+	stream := map[freehold.Position]int{}
+	_, head, _ := s.sender.Journal().Bounds(t.Context())
+	for _, r := range held(t, bus, "order", head.Position) {
+		if r.At.Source == "order" {
+			stream[r.At.Position]++
+		}
+	}
+	if len(stream) != int(head.Position) {
+		t.Errorf("the broker holds %d of %d events", len(stream), head.Position)
+	}
+}
+
 // TestRolledBackTransactionReachesNobody lets transactions fail behind their appends,
 // between others that commit: no event of theirs is in the journal, on the broker, or
 // applied elsewhere.

@@ -1,6 +1,6 @@
 // Package nats carries events over NATS: one JetStream stream for each source, an
-// event in each message, and the sources' heads on core NATS. It is the client;
-// package embed is a server in the same process.
+// event in each message, or a page of them, and the sources' heads on core NATS. It is
+// the client; package embed is a server in the same process.
 //
 // # Guarantees
 //
@@ -50,6 +50,12 @@ type Options struct {
 	MaxBytes int64
 	// Replicas is how many servers of a cluster hold each stream. 0 is 1.
 	Replicas int
+	// Pages lets events that wait together share a message, a page of the feed under the
+	// subject source.events, which takes much less of the servers' time and of the
+	// services'. Without, each has a message of its own, in CloudEvents' binary mode, under
+	// source.type: for readers that are not Freehold's, and want some types only.
+	// Subscribers read both.
+	Pages bool
 	// Service is the source of the service that connects. Its answers come to subjects of
 	// its own, so that a server can keep services apart; see PermissionsOf. Empty is any.
 	Service freehold.Source
@@ -64,7 +70,6 @@ type Options struct {
 type Bus struct {
 	conn *nats.Conn // of publishers, and for questions
 	subs *nats.Conn // of subscribers
-	raw  bool       // messages of both have their headers in front of their data
 	js   jetstream.JetStream
 	opts Options
 }
@@ -103,6 +108,10 @@ func (o *Options) read(query string) error {
 			if o.Replicas, err = strconv.Atoi(value[0]); err != nil || !slices.Contains([]int{1, 3, 5}, o.Replicas) {
 				return fmt.Errorf("nats: replicas=%s: want 1, 3 or 5", value[0])
 			}
+		case "pages":
+			if o.Pages, err = strconv.ParseBool(value[0]); err != nil {
+				return fmt.Errorf("nats: pages=%s: want true or false", value[0])
+			}
 		case "ca":
 			o.Client = append(o.Client, nats.RootCAs(value[0]))
 		case "cert":
@@ -111,15 +120,15 @@ func (o *Options) read(query string) error {
 		case "creds":
 			o.Client = append(o.Client, nats.UserCredentials(value[0]))
 		default:
-			return fmt.Errorf("nats: %s: behind the question mark may stand replicas, ca, cert, key and creds", name)
+			return fmt.Errorf("nats: %s: behind the question mark may stand replicas, pages, ca, cert, key and creds", name)
 		}
 	}
 	return nil
 }
 
 // Connect connects to a server, or to a cluster by several URLs with commas, with
-// options behind them: ?replicas=3 for streams that are on three servers, ca, cert and
-// key for TLS, creds for a credentials file. A
+// options behind them: ?replicas=3 for streams that are on three servers, pages=true for
+// events that share messages, ca, cert and key for TLS, creds for a credentials file. A
 // server that is down is no error: the connection is made when it is there. An
 // address that no server can have is one.
 func Connect(ctx context.Context, urls string, o *Options) (*Bus, error) {
@@ -150,8 +159,8 @@ func Connect(ctx context.Context, urls string, o *Options) (*Bus, error) {
 		nats.ReconnectHandler(func(c *nats.Conn) { log.Info("nats: connected again", "server", c.ConnectedUrlRedacted()) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Debug("nats: subscription", "error", err) }),
 	}
-	if b.raw = b.opts.Server != nil; b.raw {
-		options = append(options, nats.InProcessServer(headedServer{b.opts.Server}))
+	if b.opts.Server != nil {
+		options = append(options, nats.InProcessServer(b.opts.Server))
 	}
 	if b.opts.Service != "" {
 		options = append(options, nats.CustomInboxPrefix(inboxPrefix(b.opts.Service)))
@@ -172,9 +181,6 @@ func Connect(ctx context.Context, urls string, o *Options) (*Bus, error) {
 	options = append(options, b.opts.Client...)
 	if b.conn, err = nats.Connect(urls, options...); err != nil {
 		return nil, fmt.Errorf("nats: connect: %w", err)
-	}
-	if b.raw {
-		options = append(options, nats.InProcessServer(rawServer{b.opts.Server}))
 	}
 	if b.subs, err = nats.Connect(urls, options...); err != nil {
 		b.conn.Close()
@@ -239,7 +245,7 @@ func (b *Bus) Check(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return says, fmt.Errorf("nats: JetStream: %w: start the server with JetStream, and permit the user $JS.API.>", err)
 	}
-	return append(says, fmt.Sprintf("JetStream: %d streams, %d bytes on disk", info.Streams, info.Store), fmt.Sprintf("replicas=%d", b.opts.Replicas)), nil
+	return append(says, fmt.Sprintf("JetStream: %d streams, %d bytes on disk", info.Streams, info.Store), fmt.Sprintf("replicas=%d", b.opts.Replicas), fmt.Sprintf("pages=%t", b.opts.Pages)), nil
 }
 
 // Close ends the connection. Publishers and subscriptions fail from then on.
@@ -285,8 +291,8 @@ func (b *Bus) makeStream(ctx context.Context, s freehold.Source) (jetstream.Stre
 	return stream, nil
 }
 
-// holds reads the event at a sequence, or the last of a run of them: false if there is none, or what is there is
-// not an event of the source.
+// holds reads the last event of the message at a sequence: false if there is none, or what
+// is there is not of the source.
 func holds(ctx context.Context, stream jetstream.Stream, s freehold.Source, seq uint64) (freehold.Recorded, bool, error) {
 	msg, err := ask(ctx, func(ctx context.Context) (*jetstream.RawStreamMsg, error) { return stream.GetMsg(ctx, seq) })
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
@@ -295,17 +301,24 @@ func holds(ctx context.Context, stream jetstream.Stream, s freehold.Source, seq 
 	if err != nil {
 		return freehold.Recorded{}, false, fmt.Errorf("nats: message %d of %s: %w", seq, s, err)
 	}
-	var d transport.Decoder
-	headers(msg.Header, &d)
-	r, err := d.Event(msg.Data)
+	var r freehold.Recorded
+	if isPage(msg.Header) {
+		r, err = transport.LastOfPage(msg.Data)
+	} else {
+		r, err = event(msg.Header, msg.Data)
+	}
 	return r, err == nil && r.At.Source == s, nil
 }
 
-// headers gives d a message's headers.
-func headers(all nats.Header, d *transport.Decoder) {
-	for name, values := range all {
+func isPage(h nats.Header) bool { return h.Get(headerContentType) == transport.PageType }
+
+// event reads a message of one event.
+func event(h nats.Header, data []byte) (freehold.Recorded, error) {
+	var d transport.Decoder
+	for name, values := range h {
 		if len(values) > 0 {
 			d.Header(name, values[0])
 		}
 	}
+	return d.Event(data)
 }

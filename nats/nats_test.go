@@ -63,7 +63,7 @@ func start(t testing.TB, dir string) (*embed.Server, *nats.Bus) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return srv, attach(t, srv, "", &nats.Options{Server: srv})
+	return srv, attach(t, srv, "", &nats.Options{Server: srv, Pages: true})
 }
 
 // startRemote is start by a URL, as other processes do.
@@ -309,6 +309,12 @@ func TestConformance(t *testing.T) {
 	t.Parallel()
 	t.Run("in the process", func(t *testing.T) { conformance(t, start) })
 	t.Run("by URL", func(t *testing.T) { conformance(t, startRemote) })
+	t.Run("pages by URL", func(t *testing.T) {
+		conformance(t, func(t testing.TB, dir string) (*embed.Server, *nats.Bus) {
+			srv, _ := startRemote(t, dir)
+			return srv, attach(t, srv, srv.URL()+"?pages=true", &nats.Options{})
+		})
+	})
 }
 
 func conformance(t *testing.T, start func(testing.TB, string) (*embed.Server, *nats.Bus)) {

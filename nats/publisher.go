@@ -32,14 +32,18 @@ const (
 // maxHeaders is what a message's headers may take; JetStream's limit is 64 KiB.
 const maxHeaders = 32 << 10
 
+// maxPage is how large a page is at most, unless it is of one event.
+const maxPage = 64 << 10
+
+// pageSubject is what the subject of pages ends with.
+const pageSubject = "events"
+
 var errNotConnected = errors.New("no connection to the server")
 
 // publisher publishes one source. Since each message names its predecessor, the
-// server takes none behind one that it has refused or never got, and the
-// acknowledgement of a batch's last message speaks for the batch. Of a replicated
-// stream it names the place only: see docs/adr/0013. So there each event has a message of
-// its own, or the same place would be another event's to publishers that cut their batches
-// otherwise.
+// server takes none behind one that it has refused or never got, and if each event has one
+// the acknowledgement of a batch's last message speaks for the batch. Of a replicated
+// stream it names the place only: see docs/adr/0013.
 type publisher struct {
 	bus    *Bus
 	source freehold.Source
@@ -57,7 +61,7 @@ type publisher struct {
 	asked  uint64
 	header nats.Header // of the message being made
 	slots  map[string][]string
-	raw    []byte // the message being made, if its headers stand in front of its data
+	page   []byte // its data, if it is a page
 }
 
 func newPublisher(b *Bus, s freehold.Source) *publisher {
@@ -141,50 +145,70 @@ func (p *publisher) Publish(ctx context.Context, after freehold.Mark, events []f
 	return p.tail, nil
 }
 
-// send sends the events behind the last sequence and waits for the acknowledgement.
+// send sends the events behind the last sequence and waits for the acknowledgement of the
+// last message. Nothing is sent behind a page that has not been acknowledged: publishers
+// cut their pages otherwise, and behind another one's the next would leave out what
+// stood in the page that was refused.
 func (p *publisher) send(ctx context.Context, events []freehold.Recorded) error {
-	limit := int(p.bus.conn.MaxPayload()) - maxHeaders
-	last := len(events) - 1
-	for last >= 0 && size(&events[last]) > limit {
-		last--
+	limit, pages := int(p.bus.conn.MaxPayload())-maxHeaders, p.bus.opts.Pages
+	for !pages && len(events) > 0 && size(&events[len(events)-1]) > limit {
+		events = events[:len(events)-1]
 	}
-	seq, id := p.seq, p.id
-	for i := 0; i <= last; {
+	seq, id, tail := p.seq, p.id, p.tail
+	for len(events) > 0 {
+		var r *freehold.Recorded // the message's last; what is too large readers get from the feed
 		n := 1
-		if p.named {
-			n = transport.Run(events[i : last+1])
+		if pages {
+			r, n = p.fill(events, limit)
+		} else if size(&events[0]) <= limit {
+			r = &events[0]
 		}
-		run := events[i : i+n]
-		i += n
-		r := &run[len(run)-1]
-		if size(r) > limit {
-			continue // readers get it from the feed
+		events = events[n:]
+		if r == nil {
+			continue
 		}
-		msg := p.message(run, seq, id)
-		if i > last {
+		msg := p.message(r, seq, id)
+		wait := pages || len(events) == 0
+		if wait {
 			p.asked++
 			msg.Reply = p.inbox + strconv.FormatUint(p.asked, 10)
 		}
 		if err := p.bus.conn.PublishMsg(msg); err != nil {
 			return fmt.Errorf("nats: publish %s: %w", r.At, err)
 		}
-		seq++
-		id = p.predecessor(r.At)
-	}
-	if last >= 0 {
-		if err := p.acknowledged(ctx, seq); err != nil {
-			return fmt.Errorf("nats: publish %s: %w", events[last].At, err)
+		seq, id, tail = seq+1, p.predecessor(r.At), r.At
+		if wait {
+			if err := p.acknowledged(ctx, seq); err != nil {
+				return fmt.Errorf("nats: publish %s: %w", r.At, err)
+			}
 		}
 	}
-	p.seq, p.id = seq, id
-	if last >= 0 {
-		p.tail = events[last].At
-	}
+	p.seq, p.id, p.tail = seq, id, tail
 	return nil
 }
 
-// size is what an event takes as a message, without the headers that every event
-// has, which are far below maxHeaders.
+// fill makes a page of the first n events, without those whose line is longer than limit.
+// It ends with last, which is nil if the page is empty.
+func (p *publisher) fill(events []freehold.Recorded, limit int) (last *freehold.Recorded, n int) {
+	p.page = p.page[:0]
+	for ; n < len(events); n++ {
+		end := len(p.page)
+		p.page = append(transport.AppendJSON(p.page, &events[n]), '\n')
+		switch {
+		case len(p.page)-end > limit:
+			p.page = p.page[:end]
+		case last != nil && len(p.page) > min(limit, maxPage):
+			p.page = p.page[:end]
+			return last, n
+		default:
+			last = &events[n]
+		}
+	}
+	return last, n
+}
+
+// size is what an event takes as a message of its own, without the headers that every
+// event has, which are far below maxHeaders.
 func size(r *freehold.Recorded) int {
 	if r.Internal {
 		return 0
@@ -197,49 +221,35 @@ func size(r *freehold.Recorded) int {
 	return len(r.Raw) + meta
 }
 
-// message makes the message of an event, or of a run of them. It is valid until the
-// next call.
-func (p *publisher) message(run []freehold.Recorded, seq uint64, id string) *nats.Msg {
-	r := &run[len(run)-1]
+// message makes the message of an event, or of the page that ends with it. It is valid
+// until the next call.
+func (p *publisher) message(r *freehold.Recorded, seq uint64, id string) *nats.Msg {
 	clear(p.header)
-	p.raw = append(p.raw[:0], version+"\r\n"...)
 	p.set(headerMsgID, messageID(r.At))
 	p.set(headerExpectedSeq, strconv.FormatUint(seq, 10))
 	if id != "" {
 		p.set(headerExpectedID, id)
 	}
-	transport.Headers(r, p.set)
-	msg := &nats.Msg{}
-	name := streamName(p.source)
-	if r.Internal {
-		msg.Subject = name + "." + transport.PlaceholderType
-		if len(run) > 1 {
-			transport.RunHeader(run, p.set)
-			msg.Data = transport.AppendRun(nil, run)
-			p.set(headerContentType, "application/octet-stream")
-		}
-	} else {
-		msg.Subject = name + "." + r.Type.Name
+	msg := &nats.Msg{Subject: streamName(p.source) + ".", Header: p.header}
+	switch {
+	case p.bus.opts.Pages:
+		msg.Subject += pageSubject
+		msg.Data = p.page
+		p.set(headerContentType, transport.PageType)
+		return msg
+	case r.Internal:
+		msg.Subject += transport.PlaceholderType
+	default:
+		msg.Subject += r.Type.Name
 		msg.Data = r.Raw
 		p.set(headerContentType, "application/json")
 	}
-	if !p.bus.raw {
-		msg.Header = p.header
-		return msg
-	}
-	p.raw = append(p.raw, "\r\n"...)
-	msg.Subject += string(headed) + strconv.Itoa(len(p.raw))
-	p.raw = append(p.raw, msg.Data...)
-	msg.Data = p.raw
+	transport.Headers(r, p.set)
 	return msg
 }
 
 // set sets a header without making a slice each time.
 func (p *publisher) set(name, value string) {
-	if p.bus.raw {
-		p.raw = append(append(append(append(p.raw, name...), ": "...), value...), "\r\n"...)
-		return
-	}
 	slot := p.slots[name]
 	if slot == nil {
 		slot = make([]string, 1)

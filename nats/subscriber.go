@@ -150,8 +150,8 @@ func (s subscriber) begin(ctx context.Context, source freehold.Source, after fre
 	return err
 }
 
-// startBehind finds the sequence of the first event behind a mark. Positions grow
-// with sequences: by one, except where something was left out.
+// startBehind finds the sequence of the first message that ends behind a mark. Positions
+// grow with sequences: by one, or by as many events as share a message or were left out.
 func startBehind(ctx context.Context, stream jetstream.Stream, source freehold.Source, after freehold.Mark) (uint64, error) {
 	state := stream.CachedInfo().State
 	low, high := max(state.FirstSeq, 1), state.LastSeq+1 // the answer is from low to high
@@ -168,18 +168,20 @@ func startBehind(ctx context.Context, stream jetstream.Stream, source freehold.S
 			continue
 		}
 		high = try
-		// What was not left out stands exactly here.
+		// If each event has a message of its own, it stands exactly here.
 		back := uint64(r.At.Position - after.Position - 1)
 		if back == 0 {
 			return try, nil
 		}
 		if back < try && try-back >= low {
 			r, ok, err := holds(ctx, stream, source, try-back)
-			if err != nil {
+			switch {
+			case err != nil:
 				return 0, err
-			}
-			if ok && r.At.Position == after.Position+1 {
+			case ok && r.At.Position == after.Position+1:
 				return try - back, nil
+			case ok && r.At.Position <= after.Position:
+				low = try - back + 1
 			}
 		}
 	}
@@ -209,13 +211,6 @@ func (c *consumption) takeAll(ctx context.Context, m *nats.Msg, messages chan *n
 
 // take adds a message to the events to deliver, or answers the server's.
 func (c *consumption) take(ctx context.Context, m *nats.Msg, h transport.Handler) error {
-	if c.bus.raw && isStatus(m.Data) {
-		var err error
-		if m.Header, err = nats.DecodeHeadersMsg(m.Data); err != nil {
-			return fmt.Errorf("what the server says: %w", err)
-		}
-		m.Data = nil
-	}
 	if len(m.Data) == 0 && m.Header["Status"] != nil {
 		return c.control(ctx, m, h)
 	}
@@ -227,18 +222,12 @@ func (c *consumption) take(ctx context.Context, m *nats.Msg, h transport.Handler
 		return errMissed
 	}
 	c.delivered = n
-	var d transport.Decoder
-	payload := m.Data
-	if c.bus.raw {
-		payload, err = rawHeaders(m.Data, &d)
-	} else {
-		headers(m.Header, &d)
-	}
-	if err == nil {
-		c.events, err = d.Append(c.events, payload)
-	}
-	if err != nil {
-		return nil // not an event of ours: anyone may write to a subject; gaps go to the feed
+	// What is not an event of ours is left out: anyone may write to a subject, and gaps go
+	// to the feed.
+	if isPage(m.Header) {
+		c.events, _ = transport.AppendPage(c.events, m.Data)
+	} else if r, err := event(m.Header, m.Data); err == nil {
+		c.events = append(c.events, r)
 	}
 	if len(c.events) >= atOnce {
 		return c.deliver(ctx, h)

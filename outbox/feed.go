@@ -118,7 +118,7 @@ func serveFeed(j *journal.Journal, w http.ResponseWriter, r *http.Request) {
 	if !heads(j, w, ctx, limit == 0) {
 		return
 	}
-	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Content-Type", transport.PageType)
 	line := make([]byte, 0, 1024)
 	for i := range events {
 		line = append(transport.AppendJSON(line[:0], &events[i]), '\n')

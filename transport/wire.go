@@ -34,7 +34,6 @@ const (
 	attrStreamVersion = "streamversion"
 	attrSchemaVersion = "schemaversion"
 	attrLast          = "lastoftx"
-	attrFirst         = "first" // of a run of internal events: where it begins
 	attrCorrelation   = "correlationid"
 	attrCausation     = "causationid"
 	attrTenant        = "tenant"
@@ -87,7 +86,7 @@ func appendAttributes(b []byte, all []span, r *freehold.Recorded) ([]byte, []spa
 	b = append(b, "1.0"...)
 	done(headerPrefix + attrSpec)
 	if r.Internal {
-		b = appendPlaceholderID(b, r.At)
+		b = strconv.AppendInt(append(append(b, r.At.Epoch...), '-'), int64(r.At.Position), 10)
 		done(headerPrefix + attrID)
 		b = append(b, PlaceholderType...)
 		done(headerPrefix + attrType)
@@ -168,10 +167,9 @@ func digits(b []byte, n, width int) []byte {
 // Decoder rebuilds an event from its attributes, in any order. The zero value is
 // ready.
 type Decoder struct {
-	r     freehold.Recorded
-	first freehold.Position // of a run of placeholders that ends with r, 0 if it is none
-	seen  uint32
-	err   error
+	r    freehold.Recorded
+	seen uint32
+	err  error
 }
 
 // Which attributes an event must have.
@@ -248,8 +246,6 @@ func (d *Decoder) Set(name, value string) {
 		d.seen |= needStreamVersion
 	case attrLast:
 		d.r.Last = value == "true"
-	case attrFirst:
-		d.first = freehold.Position(d.number(name, value))
 	case attrCorrelation:
 		d.r.Meta.Correlation = value
 	case attrCausation:
@@ -264,8 +260,7 @@ func (d *Decoder) Set(name, value string) {
 }
 
 // Event returns the event with its payload, which it keeps, and makes d ready for
-// the next; of a run of placeholders, the last. The event is not bound to a catalog,
-// and nothing has been verified.
+// the next. The event is not bound to a catalog, and nothing has been verified.
 func (d *Decoder) Event(payload []byte) (freehold.Recorded, error) {
 	r, seen, err := d.r, d.seen, d.err
 	*d = Decoder{}

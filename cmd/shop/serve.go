@@ -162,7 +162,7 @@ func openShop(ctx context.Context, cfg shopConfig) (_ *shop, err error) {
 			if s.broker, err = embed.Start(filepath.Join(cfg.Data, "jetstream"), nil); err != nil {
 				return nil, err
 			}
-			at.Server = s.broker
+			at.Server, at.Pages = s.broker, true // no one reads there but the shop
 		}
 		if s.bus, err = nats.Connect(ctx, cfg.NATS, at); err != nil {
 			return nil, err

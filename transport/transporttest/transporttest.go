@@ -70,6 +70,7 @@ func Run(t *testing.T, h Harness) {
 		{"a subscription begins behind any mark", begins},
 		{"what is published during a subscription arrives", live},
 		{"a publisher that does not know the end is refused", refused},
+		{"what a publisher has not published is not left out", overtaken},
 		{"two publishers never interleave", interleave},
 		{"publishing may begin further on", further},
 		{"an event that is too large is left out", large},
@@ -312,6 +313,29 @@ func refused(t *testing.T, h Harness) {
 	}
 	publisher(t, b, source, events[19].At)
 	receive(t, b, source, freehold.Mark{Source: source}).gets(events)
+}
+
+// overtaken has a publisher go on from an end that is not the end any more, with so much
+// that it may need several messages of whatever size. It may be refused, or go on behind
+// those events that are there already; what stands between may not be left out.
+func overtaken(t *testing.T, h Harness) {
+	events := history(source, 200, strings.Repeat("x", 2<<10))
+	for _, n := range []int{1, 2, 5, 30, 100} {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			t.Parallel()
+			b := h.Start(t)
+			stale := publisher(t, b, source, freehold.Mark{})
+			publish(t, b, events[:n])
+			all := events
+			if _, err := stale.Publish(t.Context(), freehold.Mark{Source: source}, events); errors.Is(err, transport.ErrMoved) {
+				all = events[:n]
+			} else if err != nil {
+				t.Errorf("%v, want ErrMoved or nothing", err)
+			}
+			publisher(t, b, source, all[len(all)-1].At)
+			receive(t, b, source, freehold.Mark{Source: source}).gets(all)
+		})
+	}
 }
 
 // interleave lets publishers of one journal race; each goes on from the end that
