@@ -95,10 +95,16 @@ func TestOperatorSeesAndActs(t *testing.T) {
 	says(t, operate(0, "lag", "--json"), `"reader"`)
 	says(t, operate(0, "parked", "list"), "note-1", "it is bad")
 	says(t, operate(0, "parked", "list", "--json"), `it is bad"`)
+	says(t, operate(0, "parked", "list", "reader"), "note-1", "it is bad")
+	says(t, operate(0, "parked", "reader"), "note-1", "it is bad")
+	if got := operate(0, "parked", "list", "relay"); got != "" {
+		t.Errorf("parked by the relay: %s", got)
+	}
+	says(t, operate(1, "parked", "list", "nobody"), `notes has no follower "nobody": it has reader, relay`)
 	says(t, operate(0, "verify"), "notes: 4 events verified")
 	says(t, operate(1, "parked", "retry", "reader", "notes", "note-1"), "it is bad")
 	says(t, operate(1, "parked", "retry", "reader", "notes", "note-7"), "note-7")
-	says(t, operate(1, "parked", "retry", "nobody", "notes", "note-1"), "nobody")
+	says(t, operate(1, "parked", "retry", "nobody", "notes", "note-1"), `no follower "nobody": it has reader, relay`)
 	close(healed)
 	operate(0, "parked", "retry", "reader", "notes", "note-1")
 	if got := operate(0, "parked", "list", "--json"); strings.TrimSpace(got) != "[]" {
