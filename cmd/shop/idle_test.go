@@ -8,20 +8,25 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 )
 
 // TestAShopThatWaitsSaysWhatFor: Inventory's database was deleted, and the other services
-// have applied what it held.
+// have applied what it held. Before that, there is nothing under way in it.
 func TestAShopThatWaitsSaysWhatFor(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	cmd, _, _ := serving(t, dir)
 	err := errors.Join(cmd.Process.Signal(os.Interrupt), cmd.Wait())
-	if out, failed := exec.Command(binary(t), "verify", "--data", dir).CombinedOutput(); err != nil || failed != nil {
+	out, failed := exec.Command(binary(t), "verify", "--data", dir).CombinedOutput()
+	if err != nil || failed != nil {
 		t.Fatalf("%v, %v\n%s", err, failed, out)
+	}
+	if regexp.MustCompile(`[1-9][0-9]* orders`).Match(out) {
+		t.Errorf("an audit of a shop without orders says\n%s", out)
 	}
 	if err := os.RemoveAll(filepath.Join(dir, "inventory.pebble")); err != nil {
 		t.Fatal(err)
