@@ -101,13 +101,13 @@ func (h *Host) decide(w http.ResponseWriter, r *http.Request, choice string) {
 	}
 	decide := f.Adopt
 	if choice != follow.Adopted {
-		f, ok := f.(forked)
+		own, ok := f.(forked)
 		if !ok {
-			refuse(w, http.StatusConflict, fmt.Errorf("this follower has no effects of its own to %s: adopt", choice))
+			refuse(w, http.StatusConflict, effectless(ctx, f, freehold.Source(r.FormValue("source")), choice))
 			return
 		}
-		if decide = f.Keep; choice == follow.Skipped {
-			decide = f.Skip
+		if decide = own.Keep; choice == follow.Skipped {
+			decide = own.Skip
 		}
 	}
 	at, err := decide(ctx, freehold.Source(r.FormValue("source")))
@@ -117,6 +117,17 @@ func (h *Host) decide(w http.ResponseWriter, r *http.Request, choice string) {
 	}
 	h.guard.suspect() // if it followed this service itself
 	answer(w, http.StatusOK, at)
+}
+
+// effectless says why a follower without effects of its own, such as a relay, keeps and
+// skips nothing, and what lets it go on if it is stopped.
+func effectless(ctx context.Context, f follower, s freehold.Source, choice string) error {
+	for _, st := range f.Status(ctx) {
+		if st.Source == s && st.State == follow.Diverged {
+			return fmt.Errorf("%s has no effects of its own to %s: freehold adopt %s %s lets it go on", f.Name(), choice, f.Name(), s)
+		}
+	}
+	return fmt.Errorf("%s has no effects of its own, and is not stopped by %s: nothing to %s", f.Name(), s, choice)
 }
 
 func (h *Host) goOn(w http.ResponseWriter, r *http.Request) {

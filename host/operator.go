@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -130,9 +131,18 @@ func (h *Host) statuses(ctx context.Context) []follow.Status {
 	return all
 }
 
+// listParked serves what all followers have parked, or the one of ?follower=.
 func (h *Host) listParked(w http.ResponseWriter, r *http.Request) {
-	all := []follow.Parked{}
-	for _, f := range h.followers() {
+	all, asked := []follow.Parked{}, h.followers()
+	if r.FormValue("follower") != "" {
+		f, err := h.follower(r)
+		if err != nil {
+			refuse(w, http.StatusNotFound, err)
+			return
+		}
+		asked = []follower{f}
+	}
+	for _, f := range asked {
 		some, err := f.Parked(r.Context(), 1000)
 		if err != nil {
 			refuse(w, http.StatusServiceUnavailable, err)
@@ -171,13 +181,14 @@ func (h *Host) actOnParked(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Host) follower(r *http.Request) (follower, error) {
-	name := r.FormValue("follower")
+	name, has := r.FormValue("follower"), []string{}
 	for _, f := range h.followers() {
 		if f.Name() == name {
 			return f, nil
 		}
+		has = append(has, f.Name())
 	}
-	return nil, fmt.Errorf("%s has no follower %q: see /operator/followers", h.name, name)
+	return nil, fmt.Errorf("%s has no follower %q: it has %s", h.name, name, cmp.Or(strings.Join(has, ", "), "none"))
 }
 
 func (h *Host) listStreams(w http.ResponseWriter, r *http.Request) {

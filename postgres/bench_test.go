@@ -82,14 +82,14 @@ func BenchmarkAlone(b *testing.B) {
 	}
 	b.Run("append", func(b *testing.B) {
 		alone(b, func(db *postgres.DB, n int64) error {
-			_, err := db.Append(context.Background(), freehold.Write{Stream: random(int(n)), Expect: freehold.NoStream, Events: []freehold.Event{e(n)}})
+			_, err := db.Append(context.Background(), freehold.Write{Stream: journaltest.RandomStream(n), Expect: freehold.NoStream, Events: []freehold.Event{e(n)}})
 			return err
 		})
 	})
 	b.Run("closure", func(b *testing.B) {
 		alone(b, func(db *postgres.DB, n int64) error {
 			_, err := db.Update(context.Background(), func(ctx context.Context, tx sqldb.Tx) error {
-				_, err := tx.Append(ctx, random(int(n)), freehold.NoStream, e(n))
+				_, err := tx.Append(ctx, journaltest.RandomStream(n), freehold.NoStream, e(n))
 				return err
 			})
 			return err

@@ -2,7 +2,6 @@ package postgres_test
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -62,7 +61,7 @@ func load(b *testing.B, url string, events int, stream naming) {
 		var rows, stamps [][]any
 		for len(rows) < chunk && done+len(rows) < events {
 			n := done + len(rows)
-			name := stream(n / 4)
+			name := stream(int64(n / 4))
 			drafts, err := journal.Draft(b.Context(), types, journal.NewID(), 0, journal.Now(), []freehold.Event{
 				journaltest.Happened{N: n, Text: text}, journaltest.Happened{N: n + 1, Text: text}, journaltest.Happened{N: n + 2, Text: text}, journaltest.Happened{N: n + 3, Text: text}})
 			if err != nil {
@@ -111,19 +110,7 @@ func load(b *testing.B, url string, events int, stream naming) {
 }
 
 // naming gives each stream its id.
-type naming func(n int) freehold.StreamID
-
-// timed is the nth stream of a service whose ids begin with their time, as UUIDs of
-// version 7 and the shop's orders do.
-func timed(n int) freehold.StreamID {
-	return freehold.StreamID(fmt.Sprintf("order-%012x-%016x", 1_700_000_000_000+n/8, uint64(n+1)*0x9e3779b97f4a7c15))
-}
-
-// random is the nth stream of a service whose ids are random.
-func random(n int) freehold.StreamID {
-	h := uint64(n+1) * 0x9e3779b97f4a7c15
-	return freehold.StreamID(fmt.Sprintf("order-%016x-%08x", h^h>>29, n))
-}
+type naming func(n int64) freehold.StreamID
 
 // BenchmarkHistory compares appends of 64 callers, one event each, to new streams of a
 // long journal with those to an empty one, and a reader of its middle with one of a
@@ -131,8 +118,8 @@ func random(n int) freehold.StreamID {
 // of the table of streams and of two indexes, each of which PostgreSQL logs whole at its
 // first change behind a checkpoint.
 func BenchmarkHistory(b *testing.B) {
-	b.Run("timed", func(b *testing.B) { compareHistory(b, timed) })
-	b.Run("random", func(b *testing.B) { compareHistory(b, random) })
+	b.Run("timed", func(b *testing.B) { compareHistory(b, journaltest.TimedStream) })
+	b.Run("random", func(b *testing.B) { compareHistory(b, journaltest.RandomStream) })
 }
 
 func compareHistory(b *testing.B, stream naming) {
@@ -159,8 +146,8 @@ func compareHistory(b *testing.B, stream naming) {
 		for range 64 {
 			callers.Go(func() {
 				for time.Since(begun) < turn {
-					i := int(next.Add(1))
-					if _, err := db.Append(context.Background(), happened(stream(1<<30+i), freehold.NoStream, i)); err != nil {
+					i := next.Add(1)
+					if _, err := db.Append(context.Background(), happened(stream(1<<30+i), freehold.NoStream, int(i))); err != nil {
 						b.Error(err)
 						return
 					}

@@ -70,3 +70,54 @@ func TestRowsThatAreLeftOpenHoldUpNobody(t *testing.T) {
 		}
 	}
 }
+
+// TestAStatementThatComesWhileRowsAreOpenSaysSo: the driver says only that the connection
+// is busy, and database/sql waits for the rows to be closed.
+func TestAStatementThatComesWhileRowsAreOpenSaysSo(t *testing.T) {
+	t.Parallel()
+	db, err := postgres.Open(t.Context(), testdb.Postgres(t), "test", journaltest.Types(t),
+		&postgres.Options{Connections: 3, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var n int
+	for name, next := range map[string]func(ctx context.Context, tx sqldb.Tx) error{
+		"exec": func(ctx context.Context, tx sqldb.Tx) error {
+			_, err := tx.ExecContext(ctx, `SELECT 1`)
+			return err
+		},
+		"query": func(ctx context.Context, tx sqldb.Tx) error { return tx.QueryRowContext(ctx, `SELECT 1`).Scan(&n) },
+		"append": func(ctx context.Context, tx sqldb.Tx) error {
+			_, err := tx.Append(ctx, "order-1", freehold.Any, journaltest.Happened{})
+			return err
+		},
+		"events": func(ctx context.Context, tx sqldb.Tx) error {
+			for _, err := range tx.Events(ctx, "order-1", 0) {
+				return err
+			}
+			return nil
+		},
+	} {
+		between := func(ctx context.Context, tx sqldb.Tx) error {
+			rows, err := tx.QueryContext(ctx, `SELECT generate_series(1, 100000)`)
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			if !rows.Next() {
+				return rows.Err()
+			}
+			return next(ctx, tx)
+		}
+		if _, err := db.Update(t.Context(), between); err == nil || !strings.Contains(err.Error(), "close rows") {
+			t.Errorf("%s in an Update: %v, want an error that says what to do", name, err)
+		}
+		if name == "exec" || name == "append" {
+			continue
+		}
+		if err := db.View(t.Context(), between); err == nil || !strings.Contains(err.Error(), "close rows") {
+			t.Errorf("%s in a View: %v, want an error that says what to do", name, err)
+		}
+	}
+}

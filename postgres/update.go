@@ -162,14 +162,19 @@ func (tx *transaction) send(b *pgx.Batch) (err error) {
 		first.QueuedQueries = append(first.QueuedQueries, b.QueuedQueries...)
 		b = first
 	}
-	if b.Len() == 0 {
-		return nil
-	}
-	return native(tx.conn, func(c *pgx.Conn) error { return c.SendBatch(tx.ctx, b).Close() })
+	return native(tx.conn, func(c *pgx.Conn) error {
+		if c.PgConn().IsBusy() { // database/sql would wait for the rows to be closed
+			return errRows
+		}
+		if b.Len() == 0 {
+			return nil
+		}
+		return c.SendBatch(tx.ctx, b).Close()
+	})
 }
 
 // open begins the transaction on the server, if that was not done, for statements that
-// are not sent by send.
+// are not sent by send. It fails while rows are open.
 func (tx *transaction) open() error { return tx.send(&pgx.Batch{}) }
 
 // limit gives the closure's statements a context, and ends it, the closure's own
@@ -232,9 +237,6 @@ func (db *DB) commit(tx *transaction, patience time.Duration) (events []drawn, e
 		return nil, err
 	}
 	err = native(tx.conn, func(c *pgx.Conn) error {
-		if c.PgConn().IsBusy() {
-			return errRows
-		}
 		if status := c.PgConn().TxStatus(); status != 'T' {
 			return errStatement
 		}
@@ -316,7 +318,7 @@ var errNotSent = errors.New("postgres: nothing was written")
 var errStatement = errors.New("postgres: a statement of the closure failed, so that nothing was written, and the closure returned nil: return the statement's error")
 
 // errRows is returned for a closure that leaves rows open.
-var errRows = errors.New("postgres: the closure returned while rows of a query were open, so that nothing was written: close rows before the closure returns")
+var errRows = errors.New("postgres: rows of a query were open when the closure's next statement came, or when it returned: close rows before")
 
 // patience is for how long the outcome of a commit is looked for.
 const patience = 10 * time.Second

@@ -240,9 +240,18 @@ func TestEveryReadIsOfOneCommit(t *testing.T) {
 			},
 		})
 	})
-	if compared < 40 || rotated < 10 {
+	if compared < enough(40) || rotated < enough(10) {
 		t.Errorf("%d reads compared, %d snapshots gone: the test has not done enough", compared, rotated)
 	}
+}
+
+// enough is what a test must have done where n is wanted: with -short rapid takes a tenth
+// of the steps, by chance sometimes far fewer.
+func enough(n int) int {
+	if testing.Short() {
+		return 1
+	}
+	return n
 }
 
 func wantValue(ctx context.Context, tx kv.Tx, want content, key string) error {

@@ -195,7 +195,7 @@ func TestForksKept(t *testing.T) {
 	says(t, billing.run(1, "adopt", "invoices"), "name the follower and the source")
 	says(t, billing.run(1, "keep", "nobody", "orders"), "404", `no follower "nobody"`)
 	says(t, billing.run(1, "keep", "invoices", "elsewhere"), "409", "elsewhere")
-	says(t, orders.run(1, "keep", "relay", "orders"), "409", "adopt")
+	says(t, orders.run(1, "keep", "relay", "orders"), "409", "relay has no effects of its own", "nothing to keep")
 	says(t, billing.run(1, "adopt"), "409", "nothing to adopt")
 	says(t, billing.run(2, "keep", "invoices", "orders", "more"), "unexpected argument more")
 	says(t, billing.run(2, "forks", "--nonsense"), "unknown flag --nonsense")

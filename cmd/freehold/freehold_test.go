@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/freehold-go/freehold"
@@ -19,6 +20,7 @@ import (
 	"github.com/freehold-go/freehold/host"
 	"github.com/freehold-go/freehold/kv"
 	"github.com/freehold-go/freehold/memory"
+	"github.com/freehold-go/freehold/outbox"
 )
 
 type noted struct {
@@ -62,6 +64,8 @@ func TestOperatorSeesAndActs(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Go("reader", f)
+	relay := &partable{Relay: outbox.New(db.Journal(), nil, nil)}
+	h.Go("relay", relay)
 	running, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- h.Run(running) }()
@@ -91,16 +95,29 @@ func TestOperatorSeesAndActs(t *testing.T) {
 	says(t, operate(0, "lag", "--json"), `"reader"`)
 	says(t, operate(0, "parked", "list"), "note-1", "it is bad")
 	says(t, operate(0, "parked", "list", "--json"), `it is bad"`)
+	says(t, operate(0, "parked", "list", "reader"), "note-1", "it is bad")
+	says(t, operate(0, "parked", "reader"), "note-1", "it is bad")
+	if got := operate(0, "parked", "list", "relay"); got != "" {
+		t.Errorf("parked by the relay: %s", got)
+	}
+	says(t, operate(1, "parked", "list", "nobody"), `notes has no follower "nobody": it has reader, relay`)
 	says(t, operate(0, "verify"), "notes: 4 events verified")
 	says(t, operate(1, "parked", "retry", "reader", "notes", "note-1"), "it is bad")
 	says(t, operate(1, "parked", "retry", "reader", "notes", "note-7"), "note-7")
-	says(t, operate(1, "parked", "retry", "nobody", "notes", "note-1"), "nobody")
+	says(t, operate(1, "parked", "retry", "nobody", "notes", "note-1"), `no follower "nobody": it has reader, relay`)
 	close(healed)
 	operate(0, "parked", "retry", "reader", "notes", "note-1")
 	if got := operate(0, "parked", "list", "--json"); strings.TrimSpace(got) != "[]" {
 		t.Errorf("parked after all was applied: %s", got)
 	}
 	says(t, operate(1, "adopt", "reader", "notes"), "nothing to adopt")
+	for _, choice := range []string{"keep", "skip"} {
+		relay.parted.Store(false)
+		says(t, operate(1, choice, "relay", "notes"), "409", "not stopped by notes: nothing to "+choice)
+		relay.parted.Store(true)
+		says(t, operate(1, choice, "relay", "notes"), "409", "relay has no effects of its own to "+choice, "freehold adopt relay notes")
+		says(t, operate(1, choice, "relay", "elsewhere"), "409", "not stopped by elsewhere: nothing to "+choice)
+	}
 
 	wrong, missing, nobody := at, at, at
 	wrong.tokenFile, missing.tokenFile, nobody.url = filepath.Join(t.TempDir(), "wrong"), "missing", "http://127.0.0.1:1"
@@ -112,6 +129,25 @@ func TestOperatorSeesAndActs(t *testing.T) {
 	says(t, nobody.run(1, "lag"), "is the service running")
 	says(t, operate(2, "--nonsense"), "unknown flag --nonsense")
 	says(t, operate(2, "nonsense"), "see freehold --help")
+}
+
+// partable is a relay without a broker, which holds what its journal does not if a test
+// says so.
+type partable struct {
+	*outbox.Relay
+	parted atomic.Bool
+}
+
+func (*partable) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+func (*partable) Seen(_ context.Context, s freehold.Source) (follow.Seen, error) {
+	return follow.Seen{Follower: "relay", Mark: freehold.Mark{Source: s}}, nil
+}
+func (r *partable) Status(context.Context) []follow.Status {
+	st := follow.Status{Follower: "relay", Source: "notes", State: follow.Running}
+	if r.parted.Load() {
+		st.State = follow.Diverged
+	}
+	return []follow.Status{st}
 }
 
 const token = "0123456789abcdef0123456789abcdef"

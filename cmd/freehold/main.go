@@ -234,16 +234,18 @@ func (lagCmd) Run(ctx context.Context, c *cli) error {
 }
 
 type parkedCmd struct {
-	List    parkedList    `cmd:"" default:"1" help:"List parked events."`
+	List    parkedList    `cmd:"" default:"withargs" help:"List parked events, of one follower or of all."`
 	Retry   parkedRetry   `cmd:"" help:"Apply a key's parked events in order."`
 	Release parkedRelease `cmd:"" help:"Give a key's first parked event up, keep it on record, and apply the rest."`
 }
 
-type parkedList struct{}
+type parkedList struct {
+	Follower string `arg:"" optional:"" help:"The follower, as freehold lag shows it."`
+}
 
-func (parkedList) Run(ctx context.Context, c *cli) error {
+func (p parkedList) Run(ctx context.Context, c *cli) error {
 	var all []follow.Parked
-	if err := c.get(ctx, "/operator/parked", nil, &all); err != nil {
+	if err := c.get(ctx, "/operator/parked", url.Values{"follower": {p.Follower}}, &all); err != nil {
 		return err
 	}
 	if c.JSON {

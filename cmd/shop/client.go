@@ -136,6 +136,7 @@ func dial(ctx context.Context, data, orderURLs, tokenPath string) (*client, erro
 type statusError struct {
 	status int
 	text   string
+	detail string // what the service says about it
 }
 
 func (e *statusError) Error() string { return e.text }
@@ -154,7 +155,9 @@ func (c *client) do(req *http.Request, out any) error {
 		return err
 	}
 	if resp.StatusCode/100 != 2 || resp.StatusCode == http.StatusMultiStatus { // 207: some of a batch was refused
-		return &statusError{resp.StatusCode, fmt.Sprintf("%s %s: %s: %.500s", req.Method, req.URL.Path, resp.Status, raw)}
+		var problem struct{ Detail string }
+		_ = json.Unmarshal(raw, &problem) // what there is of an explanation
+		return &statusError{resp.StatusCode, fmt.Sprintf("%s %s: %s: %.500s", req.Method, req.URL.Path, resp.Status, raw), problem.Detail}
 	}
 	if out == nil {
 		return nil

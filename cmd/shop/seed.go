@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"time"
 )
 
 // product is a product as Inventory's interface takes it.
@@ -23,8 +25,9 @@ var catalogue = []product{
 	{"LAST-ONE", "The only one of its kind", "999.000", 1},
 }
 
-// seed fills the catalogue of a shop that has no products.
-func seed(ctx context.Context, s *shop) error {
+// seed fills the catalogue of a shop that has no products. While Inventory refuses that,
+// tell is told why.
+func seed(ctx context.Context, s *shop, tell func(why string)) error {
 	c, err := newClient(s.urls, s.token)
 	if err != nil {
 		return err
@@ -33,5 +36,14 @@ func seed(ctx context.Context, s *shop) error {
 	if err := patiently(ctx, func() error { return c.get(ctx, c.urls.Inventory+"/products?limit=1", &have) }); err != nil || len(have) > 0 {
 		return err
 	}
-	return patiently(ctx, func() error { return c.post(ctx, c.urls.Inventory+"/products/batch", catalogue, nil) })
+	begun, told := time.Now(), ""
+	return patiently(ctx, func() error {
+		err := c.post(ctx, c.urls.Inventory+"/products/batch", catalogue, nil)
+		var status *statusError
+		if errors.As(err, &status) && status.detail != told && time.Since(begun) > time.Second { // it is more than a start
+			told = status.detail
+			tell(told)
+		}
+		return err
+	})
 }

@@ -50,7 +50,13 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.run(ctx) })
 	group.Go(func() error {
-		if err := seed(ctx, s); err != nil && ctx.Err() == nil {
+		err := seed(ctx, s, func(why string) {
+			fmt.Fprintf(os.Stderr, "shop: waits until Inventory takes its catalogue (operator's token in %s): %s\n", tokenFile(c.Data), why)
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("seed the catalogue: %w", err)
 		}
 		fmt.Printf("  Order      %s   (interface: /docs, /openapi.json)\n  Inventory  %s\n  Billing    %s\n  operator's token in %s\nshop: ready; Ctrl-C stops it\n",

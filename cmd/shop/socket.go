@@ -65,7 +65,7 @@ func (s *socket) post(ctx context.Context, body []byte) (answer []byte, err erro
 		return nil, fmt.Errorf("POST %s: %w", s.path, err)
 	}
 	if status/100 != 2 {
-		return nil, &statusError{status, fmt.Sprintf("POST %s: %d: %.500s", s.path, status, answer)}
+		return nil, &statusError{status: status, text: fmt.Sprintf("POST %s: %d: %.500s", s.path, status, answer)}
 	}
 	return answer, nil
 }

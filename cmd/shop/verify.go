@@ -130,22 +130,27 @@ func (c *client) settle(ctx context.Context, tell func(string)) error {
 		if err != nil {
 			return err
 		}
-		open := sum.Placed - sum.Paid - sum.Rejected - sum.Cancelled
+		orders, events, begin := sum.Placed-sum.Paid-sum.Rejected-sum.Cancelled, int64(0), 0
 		for _, st := range all {
 			if st.State == follow.Diverged || st.State == follow.Failed {
 				return fmt.Errorf("%s does not follow %s any more: %s", st.Follower, st.Source, st.Error)
 			}
 			if st.State != follow.Running {
-				open++ // it has not begun: how far it is behind is not known yet
+				begin++ // how far it is behind is not known yet
+				continue
 			}
-			open += st.Lag
+			events += st.Lag
 		}
-		if open <= 0 {
+		if orders <= 0 && events == 0 && begin == 0 {
 			quiet++
 			continue
 		}
 		quiet = 0
-		tell(fmt.Sprintf("settling: %d orders and events are under way", open))
+		if begin > 0 {
+			tell(fmt.Sprintf("starting: %d followers do not run yet", begin))
+		} else {
+			tell(fmt.Sprintf("settling: %d orders are under way, followers are %d events behind", max(orders, 0), events))
+		}
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():

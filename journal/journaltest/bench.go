@@ -61,8 +61,8 @@ func Benchmark[T freehold.Tx](b *testing.B, h Harness[T]) {
 	}
 	b.Run("closure/callers=64", func(b *testing.B) { s.benchAppend(b, 64, true) })
 	b.Run("follow", s.benchFollow)
-	b.Run("history", func(b *testing.B) { s.benchHistory(b, timedStream) })
-	b.Run("history_random", func(b *testing.B) { s.benchHistory(b, streamN) })
+	b.Run("history", func(b *testing.B) { s.benchHistory(b, TimedStream) })
+	b.Run("history_random", func(b *testing.B) { s.benchHistory(b, RandomStream) })
 }
 
 // contender is one side of a comparison.
@@ -111,15 +111,15 @@ func takeTurns(b *testing.B, all ...*contender) {
 	}
 }
 
-// timedStream is the nth stream of a service whose ids begin with their time, as UUIDs of
+// TimedStream is the nth stream of a service whose ids begin with their time, as UUIDs of
 // version 7 and the shop's orders do: eight a millisecond.
-func timedStream(n int64) freehold.StreamID {
+func TimedStream(n int64) freehold.StreamID {
 	ms, h := uint64(1_700_000_000_000+n>>3), uint64(n)*0x9e3779b97f4a7c15
 	return freehold.StreamID(fmt.Sprintf("order-%08x-%04x-7%03x-8%03x-%012x", uint32(ms>>16), uint16(ms), uint16(h>>52), uint16(h>>40)&0xfff, uint64(n)*0x9e3779b97f&0xffffffffffff))
 }
 
-// streamN is the nth stream of a service whose ids are random.
-func streamN(n int64) freehold.StreamID {
+// RandomStream is the nth stream of a service whose ids are random.
+func RandomStream(n int64) freehold.StreamID {
 	h := uint64(n) * 0x9e3779b97f4a7c15
 	return freehold.StreamID(fmt.Sprintf("order-%08x-%04x-5%03x-8%03x-%012x", uint32(h>>32), uint16(h>>16), uint16(h)&0xfff, uint16(h>>52)&0xfff, uint64(n)*0x9e3779b97f&0xffffffffffff))
 }
@@ -141,11 +141,11 @@ func appender[T freehold.Tx](name string, db DB[T], callers int, closure bool) *
 	return &contender{name: name, callers: callers, one: func(n int64) (int, error) {
 		e := Happened{N: int(n), Text: payload}
 		if !closure {
-			_, err := db.Append(context.Background(), write(streamN(n), freehold.NoStream, e))
+			_, err := db.Append(context.Background(), write(RandomStream(n), freehold.NoStream, e))
 			return 1, err
 		}
 		_, err := db.Update(context.Background(), func(ctx context.Context, tx T) error {
-			_, err := tx.Append(ctx, streamN(n), freehold.NoStream, e)
+			_, err := tx.Append(ctx, RandomStream(n), freehold.NoStream, e)
 			return err
 		})
 		return 1, err
@@ -159,7 +159,7 @@ func (s suite[T]) benchAppend(b *testing.B, callers int, closure bool) {
 	var one, ceiling *contender
 	if s.Raw.OneByOne != nil {
 		insert := s.Raw.OneByOne(b, b.TempDir())
-		one = &contender{name: "one_by_one", callers: callers, one: func(n int64) (int, error) { return 1, insert(string(streamN(n)), rawPayload) }}
+		one = &contender{name: "one_by_one", callers: callers, one: func(n int64) (int, error) { return 1, insert(string(RandomStream(n)), rawPayload) }}
 		all = append(all, one)
 	}
 	if s.Raw.Batched != nil {
@@ -167,7 +167,7 @@ func (s suite[T]) benchAppend(b *testing.B, callers int, closure bool) {
 		ceiling = &contender{name: "ceiling", callers: 1, one: func(n int64) (int, error) {
 			keys := make([]string, batch)
 			for i := range keys {
-				keys[i] = string(streamN(n*batch + int64(i)))
+				keys[i] = string(RandomStream(n*batch + int64(i)))
 			}
 			return batch, insert(keys, rawPayload)
 		}}
@@ -235,7 +235,7 @@ func (n nothing) Apply(_ context.Context, _ freehold.Mark, rs []freehold.Recorde
 func (s suite[T]) benchFollow(b *testing.B) {
 	db, setup := s.openBench(b)
 	n := events(b, 200_000)
-	fill(b, db, n, timedStream)
+	fill(b, db, n, TimedStream)
 	db.Journal().Forget() // read the store, not the memory of the newest
 	_, head, err := db.Journal().Bounds(b.Context())
 	if err != nil {
