@@ -6,6 +6,7 @@ import (
 	"maps"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/internal/mutant"
@@ -128,7 +129,10 @@ func (db *DB) appendTogether(group []*appendCall) {
 // tryTogether commits what it can of the group. It returns an error only if
 // nothing was written.
 func (db *DB) tryTogether(group []*appendCall) error {
-	events, err := db.sendTogether(group)
+	events, err := db.sendTogether(group, newStreams)
+	if madeMeanwhile(err) {
+		events, err = db.sendTogether(group, newOrMade)
+	}
 	if lost := (*lostCommit)(nil); errors.As(err, &lost) {
 		events, err = db.settle(lost)
 	}
@@ -146,9 +150,26 @@ func (db *DB) tryTogether(group []*appendCall) error {
 	return err
 }
 
-// sendTogether locks the streams of all calls, checks what they expect, and commits.
-// It returns the events.
-func (db *DB) sendTogether(group []*appendCall) ([]drawn, error) {
+// newStreams makes rows of streams that are not there. A row that the server inserts to do
+// something else if there is one already costs it half as much again, as it writes it twice;
+// so this fails if somebody else makes one of them at the same time, and newOrMade, which
+// waits for that and leaves it out, comes after it.
+const (
+	names      = `SELECT name, version FROM unnest($1::text[], $2::int8[]) AS g(name, version)`
+	newStreams = `INSERT INTO freehold.stream (name, version) ` + names + `
+		WHERE (SELECT s.name FROM freehold.stream s WHERE s.name = g.name) IS NULL ORDER BY name COLLATE "C" RETURNING name`
+	newOrMade = `INSERT INTO freehold.stream (name, version) ` + names + ` ORDER BY name COLLATE "C" ON CONFLICT DO NOTHING RETURNING name`
+)
+
+// madeMeanwhile reports whether newStreams failed because somebody else has made a stream.
+func madeMeanwhile(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "23505" && pg.SchemaName == "freehold" && pg.TableName == "stream"
+}
+
+// sendTogether locks the streams of all calls, of which making makes those that are new,
+// checks what they expect, and commits. It returns the events.
+func (db *DB) sendTogether(group []*appendCall, making string) ([]drawn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), db.opts.Cancel)
 	defer cancel()
 	conn, err := db.pool.Acquire(ctx)
@@ -162,7 +183,7 @@ func (db *DB) sendTogether(group []*appendCall) ([]drawn, error) {
 	server := db.server.Load()
 	db.queueBegin(b)
 	b.Queue(`SELECT pg_current_xact_id()::text`).QueryRow(func(row pgx.Row) error { return row.Scan(&xid) })
-	a := queueLocksTogether(b, group)
+	a := queueLocksTogether(b, group, making)
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		_, _ = c.Exec(context.WithoutCancel(ctx), `ROLLBACK`) // of no effect on a connection that is lost
 		return nil, err
@@ -191,7 +212,7 @@ func (db *DB) sendTogether(group []*appendCall) ([]drawn, error) {
 // queueLocksTogether locks the streams of a group that no other transaction has locked.
 // Those that may be new get a row, with the version that it will have if all that could be
 // appended to it is; those that may be there are looked for.
-func queueLocksTogether(b *pgx.Batch, group []*appendCall) *appended {
+func queueLocksTogether(b *pgx.Batch, group []*appendCall, making string) *appended {
 	a := nothingAppended()
 	var names, old []string
 	for _, call := range group {
@@ -214,9 +235,7 @@ func queueLocksTogether(b *pgx.Batch, group []*appendCall) *appended {
 		versions[i] = int64(a.stored[freehold.StreamID(name)])
 	}
 	if len(names) > 0 {
-		b.Queue(`INSERT INTO freehold.stream (name, version)
-			SELECT name, version FROM unnest($1::text[], $2::int8[]) AS g(name, version) ORDER BY name COLLATE "C"
-			ON CONFLICT DO NOTHING RETURNING name`, names, versions).Query(func(rows pgx.Rows) error {
+		b.Queue(making, names, versions).Query(func(rows pgx.Rows) error {
 			defer rows.Close()
 			for rows.Next() {
 				var s freehold.StreamID
