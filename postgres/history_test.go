@@ -172,6 +172,11 @@ func compareHistory(b *testing.B, stream naming) {
 		}
 		s.took += time.Since(begun)
 	}
+	// What a journal has read last it keeps in memory, unless that has newer events: without
+	// one, a quarter of what is read here would not come from the database.
+	if _, err := small.Append(b.Context(), happened(stream(1<<31), freehold.NoStream, 0)); err != nil {
+		b.Fatal(err)
+	}
 	follow(small, short/2, &side{}) // fills the caches of both
 	follow(full, freehold.Position(max(short, events)/2), &side{})
 	for b.Loop() {

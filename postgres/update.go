@@ -308,7 +308,7 @@ func (db *DB) finish(c *pgx.Conn, a *appended, kept map[keptKey]keptValue, patie
 // Any other may have come instead of the answer to a COMMIT.
 func definite(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.SeverityUnlocalized == "ERROR" || errors.Is(err, errCarried) || errors.Is(err, errNotSent) || errors.Is(err, errCommit) || errors.Is(err, errStatement) || errors.Is(err, errRows)
+	return errors.As(err, &pg) && pg.SeverityUnlocalized == "ERROR" || errors.Is(err, errCarried) || errors.Is(err, errNotSent) || errors.Is(err, errCommit) || errors.Is(err, errStatement)
 }
 
 // errNotSent is the error of a transaction that failed before its COMMIT was sent.
