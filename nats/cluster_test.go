@@ -3,6 +3,7 @@ package nats_test
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,7 +54,7 @@ func attachTo(t testing.TB, url string, o *nats.Options) *nats.Bus {
 // of its own, which is an empty broker.
 func TestClusterConformance(t *testing.T) {
 	t.Parallel()
-	const accounts = 32
+	const accounts = 64
 	var config strings.Builder
 	config.WriteString("accounts {\n")
 	for i := range accounts {
@@ -66,7 +67,7 @@ func TestClusterConformance(t *testing.T) {
 	harness := transporttest.Harness{
 		Start: func(t testing.TB) transporttest.Broker {
 			user := fmt.Sprintf("u%d", next.Add(1)-1)
-			bus := attachTo(t, c.URL(user, "p")+"?replicas=3"+map[bool]string{true: "&pages=true"}[strings.Contains(t.Name(), "/pages/")], nil)
+			bus := attachTo(t, c.URL(user, "p")+"?replicas=3&pages="+strconv.FormatBool(strings.Contains(t.Name(), "/pages/")), nil)
 			users.Store(bus, user)
 			return bus
 		},
@@ -101,8 +102,17 @@ func TestClusterConformance(t *testing.T) {
 // directory, then two at once, then all and their directories.
 func TestClusterLosesServersWhileEventsFlow(t *testing.T) {
 	t.Parallel()
+	for _, way := range []string{"pages=false", "pages=true"} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			clusterLosesServers(t, way)
+		})
+	}
+}
+
+func clusterLosesServers(t *testing.T, way string) {
 	c := cluster(t, "")
-	s := connect(t, attachTo(t, c.URL("", "")+"?replicas=3", nil))
+	s := connect(t, attachTo(t, c.URL("", "")+"?replicas=3&"+way, nil))
 	s.arrived(s.place(50))
 	start := func(servers ...int) {
 		t.Helper()

@@ -79,7 +79,10 @@ func whole(t testing.TB, bus *nats.Bus, j *journal.Journal) {
 // acknowledgement, nothing new happens, and then the broker starts with an empty
 // store. What it had acknowledged is published again.
 func TestBrokerEmptiedBehindItsAcknowledgementsIsFilledAgain(t *testing.T) {
-	t.Parallel()
+	inBothWays(t, brokerEmptiedBehindItsAcknowledgementsIsFilledAgain)
+}
+
+func brokerEmptiedBehindItsAcknowledgementsIsFilledAgain(t *testing.T, start func(testing.TB, string) (*embed.Server, *nats.Bus)) {
 	dir := filepath.Join(t.TempDir(), "js")
 	srv, bus := start(t, dir)
 	s := connect(t, bus)
@@ -153,7 +156,10 @@ func failing(t testing.TB, r *outbox.Relay) {
 // TestTwoRelaysOfOneJournalKeepTheOrder runs a second relay, as a replica of the
 // service would, from the beginning and from the middle.
 func TestTwoRelaysOfOneJournalKeepTheOrder(t *testing.T) {
-	t.Parallel()
+	inBothWays(t, twoRelaysOfOneJournalKeepTheOrder)
+}
+
+func twoRelaysOfOneJournalKeepTheOrder(t *testing.T, start func(testing.TB, string) (*embed.Server, *nats.Bus)) {
 	_, bus := start(t, filepath.Join(t.TempDir(), "js"))
 	s := connect(t, bus)
 	second := func() {
@@ -171,7 +177,10 @@ func TestTwoRelaysOfOneJournalKeepTheOrder(t *testing.T) {
 // a publication, so that the broker still remembers the ids of messages that it does
 // not hold any more.
 func TestStreamPurgedInsideTheDuplicateWindow(t *testing.T) {
-	t.Parallel()
+	inBothWays(t, streamPurgedInsideTheDuplicateWindow)
+}
+
+func streamPurgedInsideTheDuplicateWindow(t *testing.T, start func(testing.TB, string) (*embed.Server, *nats.Bus)) {
 	srv, bus := start(t, filepath.Join(t.TempDir(), "js"))
 	conn, err := natsgo.Connect("", natsgo.InProcessServer(srv))
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/nats"
+	"github.com/freehold-go/freehold/nats/embed"
 	"github.com/freehold-go/freehold/outbox"
 	"github.com/freehold-go/freehold/transport"
 )
@@ -27,7 +29,10 @@ func (c *counted) Publish(ctx context.Context, after freehold.Mark, events []fre
 // TestAnEventThatIsTooLargeIsNotTakenForLost: the newest event of a journal is one that
 // the broker does not take, and nothing happens for a while.
 func TestAnEventThatIsTooLargeIsNotTakenForLost(t *testing.T) {
-	t.Parallel()
+	inBothWays(t, anEventThatIsTooLargeIsNotTakenForLost)
+}
+
+func anEventThatIsTooLargeIsNotTakenForLost(t *testing.T, start func(testing.TB, string) (*embed.Server, *nats.Bus)) {
 	_, bus := start(t, filepath.Join(t.TempDir(), "js"))
 	db := open(t, "order")
 	pub := &counted{Publisher: bus.Publisher("order")}
@@ -46,7 +51,10 @@ func TestAnEventThatIsTooLargeIsNotTakenForLost(t *testing.T) {
 		}
 	}
 	place(1, "")
-	place(2, strings.Repeat("x", 64<<10))
+	place(2, strings.Repeat("x", 9<<20)) // more than the server takes, however it is sent
+	if last, err := bus.Publisher("order").Last(t.Context(), "order"); err != nil || last.Position != 1 {
+		t.Fatalf("the broker ends at %v, %v, want what stands before the large event", last, err)
+	}
 	before := pub.n.Load()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

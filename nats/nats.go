@@ -54,7 +54,7 @@ type Options struct {
 	// subject source.events, which takes much less of the servers' time and of the
 	// services'. Without, each has a message of its own, in CloudEvents' binary mode, under
 	// source.type: for readers that are not Freehold's, and want some types only.
-	// Subscribers read both.
+	// Subscribers read both; all instances of a service publish the same way.
 	Pages bool
 	// Service is the source of the service that connects. Its answers come to subjects of
 	// its own, so that a server can keep services apart; see PermissionsOf. Empty is any.

@@ -66,6 +66,22 @@ func start(t testing.TB, dir string) (*embed.Server, *nats.Bus) {
 	return srv, attach(t, srv, "", &nats.Options{Server: srv, Pages: true})
 }
 
+// inBothWays runs a test with pages and with a message for each event.
+func inBothWays(t *testing.T, test func(t *testing.T, start func(testing.TB, string) (*embed.Server, *nats.Bus))) {
+	t.Parallel()
+	t.Run("pages", func(t *testing.T) {
+		t.Parallel()
+		test(t, start)
+	})
+	t.Run("a message each", func(t *testing.T) {
+		t.Parallel()
+		test(t, func(t testing.TB, dir string) (*embed.Server, *nats.Bus) {
+			srv, _ := start(t, dir)
+			return srv, attach(t, srv, "", &nats.Options{Server: srv})
+		})
+	})
+}
+
 // startRemote is start by a URL, as other processes do.
 func startRemote(t testing.TB, dir string) (*embed.Server, *nats.Bus) {
 	t.Helper()
@@ -249,8 +265,9 @@ func published(t testing.TB, bus *nats.Bus, db *memory.DB) {
 	}
 }
 
-func TestEventsArriveOnceInOrder(t *testing.T) {
-	t.Parallel()
+func TestEventsArriveOnceInOrder(t *testing.T) { inBothWays(t, eventsArriveOnceInOrder) }
+
+func eventsArriveOnceInOrder(t *testing.T, start func(testing.TB, string) (*embed.Server, *nats.Bus)) {
 	_, bus := start(t, filepath.Join(t.TempDir(), "js"))
 	s := connect(t, bus)
 	s.arrived(s.place(1))
@@ -259,7 +276,10 @@ func TestEventsArriveOnceInOrder(t *testing.T) {
 }
 
 func TestStoreDirectoryDeletedWhileEventsFlow(t *testing.T) {
-	t.Parallel()
+	inBothWays(t, storeDirectoryDeletedWhileEventsFlow)
+}
+
+func storeDirectoryDeletedWhileEventsFlow(t *testing.T, start func(testing.TB, string) (*embed.Server, *nats.Bus)) {
 	dir := filepath.Join(t.TempDir(), "js")
 	_, bus := start(t, dir)
 	s := connect(t, bus)
@@ -284,7 +304,10 @@ func removeAll(t testing.TB, dir string) {
 }
 
 func TestStoreDirectoryRestoredFromAnOlderCopy(t *testing.T) {
-	t.Parallel()
+	inBothWays(t, storeDirectoryRestoredFromAnOlderCopy)
+}
+
+func storeDirectoryRestoredFromAnOlderCopy(t *testing.T, start func(testing.TB, string) (*embed.Server, *nats.Bus)) {
 	dir := filepath.Join(t.TempDir(), "js")
 	srv, bus := start(t, dir)
 	s := connect(t, bus)

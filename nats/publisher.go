@@ -121,7 +121,7 @@ func (p *publisher) predecessor(at freehold.Mark) string {
 	return messageID(at)
 }
 
-// Publish sends the events in one go and waits for the acknowledgement of the last.
+// Publish sends the events and waits until the server has all of them.
 func (p *publisher) Publish(ctx context.Context, after freehold.Mark, events []freehold.Recorded) (held freehold.Mark, err error) {
 	if !p.known || p.tail != after {
 		p.known = false
@@ -131,10 +131,9 @@ func (p *publisher) Publish(ctx context.Context, after freehold.Mark, events []f
 	if err := p.listen(); err != nil {
 		return held, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
+	begun := time.Now()
 	err = p.send(ctx, events)
-	for pause := 5 * time.Millisecond; p.young && errors.Is(err, nats.ErrNoResponders) && ctx.Err() == nil; pause *= 2 {
+	for pause := 5 * time.Millisecond; p.young && errors.Is(err, nats.ErrNoResponders) && time.Since(begun) < callTimeout && ctx.Err() == nil; pause *= 2 {
 		time.Sleep(pause) // not every server of a cluster knows yet where the stream is
 		err = p.send(ctx, events)
 	}
@@ -145,10 +144,10 @@ func (p *publisher) Publish(ctx context.Context, after freehold.Mark, events []f
 	return p.tail, nil
 }
 
-// send sends the events behind the last sequence and waits for the acknowledgement of the
-// last message. Nothing is sent behind a page that has not been acknowledged: publishers
-// cut their pages otherwise, and behind another one's the next would leave out what
-// stood in the page that was refused.
+// send sends the events behind the last sequence: a message each, in one go, of which the
+// acknowledgement of the last is waited for; or pages, each behind the acknowledgement
+// of the one before it. Publishers cut their pages otherwise, and behind another one's the
+// next would leave out what stood in the page that was refused.
 func (p *publisher) send(ctx context.Context, events []freehold.Recorded) error {
 	limit, pages := int(p.bus.conn.MaxPayload())-maxHeaders, p.bus.opts.Pages
 	for !pages && len(events) > 0 && size(&events[len(events)-1]) > limit {
@@ -192,6 +191,9 @@ func (p *publisher) send(ctx context.Context, events []freehold.Recorded) error 
 func (p *publisher) fill(events []freehold.Recorded, limit int) (last *freehold.Recorded, n int) {
 	p.page = p.page[:0]
 	for ; n < len(events); n++ {
+		if len(events[n].Raw) > limit {
+			continue // its line is longer still
+		}
 		end := len(p.page)
 		p.page = append(transport.AppendJSON(p.page, &events[n]), '\n')
 		switch {
@@ -275,6 +277,8 @@ func (p *publisher) listen() error {
 
 // acknowledged waits for the answer to the last message.
 func (p *publisher) acknowledged(ctx context.Context, seq uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	want := p.inbox + strconv.FormatUint(p.asked, 10)
 	for {
 		msg, err := p.reply.NextMsgWithContext(ctx)

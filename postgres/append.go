@@ -150,15 +150,16 @@ func (db *DB) tryTogether(group []*appendCall) error {
 	return err
 }
 
-// newStreams makes rows of streams that are not there. A row that the server inserts to do
-// something else if there is one already costs it half as much again, as it writes it twice;
-// so this fails if somebody else makes one of them at the same time, and newOrMade, which
-// waits for that and leaves it out, comes after it.
+// newStreams makes rows of streams that are not there. Of a row that is inserted ON CONFLICT
+// the server logs the row and then that it stays, which costs half as much again; so this
+// fails if somebody else makes one of them at the same time, for the whole group, and
+// newOrMade, which leaves such a one out, comes after it. The look for each is a subquery of
+// one value, which no setting makes a join of the whole table.
 const (
-	names      = `SELECT name, version FROM unnest($1::text[], $2::int8[]) AS g(name, version)`
-	newStreams = `INSERT INTO freehold.stream (name, version) ` + names + `
+	ofStreams  = `SELECT name, version FROM unnest($1::text[], $2::int8[]) AS g(name, version)`
+	newStreams = `INSERT INTO freehold.stream (name, version) ` + ofStreams + `
 		WHERE (SELECT s.name FROM freehold.stream s WHERE s.name = g.name) IS NULL ORDER BY name COLLATE "C" RETURNING name`
-	newOrMade = `INSERT INTO freehold.stream (name, version) ` + names + ` ORDER BY name COLLATE "C" ON CONFLICT DO NOTHING RETURNING name`
+	newOrMade = `INSERT INTO freehold.stream (name, version) ` + ofStreams + ` ORDER BY name COLLATE "C" ON CONFLICT DO NOTHING RETURNING name`
 )
 
 // madeMeanwhile reports whether newStreams failed because somebody else has made a stream.

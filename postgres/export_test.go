@@ -93,5 +93,6 @@ func Statements() []Statement {
 		{"events with scattered numbers", scatteredQuery, `'{500,700}'`},
 		{"a stream", streamQuery, `'order-7', 0, 10`},
 		{"streams", streamsQuery, `'{order-7,order-8}'`},
+		{"which streams are new", newStreams, `'{order-7,order-8,order-new}', '{4,4,1}'`},
 	}
 }

@@ -121,3 +121,36 @@ func TestAStatementThatComesWhileRowsAreOpenSaysSo(t *testing.T) {
 		}
 	}
 }
+
+// TestALockThatWasRefusedIsNotHeld asks for a lock while rows are open, which is refused,
+// and again behind that.
+func TestALockThatWasRefusedIsNotHeld(t *testing.T) {
+	t.Parallel()
+	db := open(t, testdb.Postgres(t))
+	err := db.Do(t.Context(), func(ctx context.Context, tx sqldb.Tx) error {
+		rows, err := tx.QueryContext(ctx, `SELECT generate_series(1, 100000)`)
+		if err != nil {
+			return err
+		}
+		if !rows.Next() {
+			return rows.Err()
+		}
+		if err := tx.Lock(ctx, "key"); err == nil {
+			t.Error("a lock was taken while rows were open")
+		}
+		if err := rows.Close(); err != nil {
+			return err
+		}
+		var n int
+		if err := tx.Lock(ctx, "key"); err != nil {
+			return err
+		}
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'`).Scan(&n); err == nil && n != 1 {
+			t.Errorf("%d locks are held, want 1", n)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

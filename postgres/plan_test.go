@@ -46,9 +46,10 @@ func TestNoStatementReadsTheWholeJournal(t *testing.T) {
 				exec(fmt.Sprintf(`INSERT INTO freehold.event (seq, xid, stream, version, type, schema, time, id, internal, payload, nonce)
 					SELECT g, (%s)::text::xid8, 'order-' || g / 4, g %% 4 + 1, 'test.happened', 1, 0, g || '-1', false, '{"n":1}', '' FROM generate_series(%d, %d) g`, h.xid, from, to))
 				exec(fmt.Sprintf(`INSERT INTO freehold.stamp SELECT g, g, 1, true, '', '' FROM generate_series(%d, %d) g`, from, to))
+				exec(fmt.Sprintf(`INSERT INTO freehold.stream SELECT DISTINCT 'order-' || g / 4, 4 FROM generate_series(%d, %d) g ON CONFLICT DO NOTHING`, from, to))
 			}
 			fill(1, h.planned)
-			exec(`VACUUM ANALYZE freehold.event, freehold.stamp`)
+			exec(`VACUUM ANALYZE freehold.event, freehold.stamp, freehold.stream`)
 			// All of it was visible in the last pass.
 			exec(`INSERT INTO freehold.tick (pass, base, position, chain) VALUES (1, '2000000:2000000:', 0, '')`)
 			for i, s := range postgres.Statements() {

@@ -249,12 +249,11 @@ func (tx *transaction) Lock(_ context.Context, keys ...string) error {
 	if !tx.writer || len(keys) == 0 {
 		return nil
 	}
-	locks := tx.unheld(keys)
-	if len(locks) == 0 {
+	b := &pgx.Batch{}
+	tx.queueUnheld(b, keys)
+	if b.Len() == 0 {
 		return nil
 	}
-	b := &pgx.Batch{}
-	b.Queue(lockQuery, locks)
 	return tx.send(b)
 }
 

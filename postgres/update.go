@@ -317,7 +317,8 @@ var errNotSent = errors.New("postgres: nothing was written")
 // errStatement is returned for a closure that hides the error of a statement.
 var errStatement = errors.New("postgres: a statement of the closure failed, so that nothing was written, and the closure returned nil: return the statement's error")
 
-// errRows is returned for a closure that leaves rows open.
+// errRows is returned for a statement that comes while rows are open, and for a closure that
+// leaves them open, of which nothing is written then.
 var errRows = errors.New("postgres: rows of a query were open when the closure's next statement came, or when it returned: close rows before")
 
 // patience is for how long the outcome of a commit is looked for.

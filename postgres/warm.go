@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
@@ -25,9 +26,7 @@ func (tx *transaction) Warm(_ context.Context, h follow.Hints) error {
 		return nil
 	}
 	b := &pgx.Batch{}
-	if locks := tx.unheld(h.Locks); len(locks) > 0 {
-		b.Queue(lockQuery, locks)
-	}
+	tx.queueUnheld(b, h.Locks)
 	streams := slices.DeleteFunc(unique(slices.Concat(h.Streams, h.Reads)), func(s freehold.StreamID) bool {
 		_, locked := tx.versions[s]
 		return locked || s.Validate() != nil
@@ -122,17 +121,19 @@ const streamsQuery = `SELECT ` + eventColumns + `
 		LATERAL (SELECT * FROM freehold.event WHERE stream = u.name ORDER BY version LIMIT 1000000000) e ` + stampOf + `
 	ORDER BY e.stream, e.version`
 
-// unheld returns the keys whose locks the transaction does not hold, sorted, and
-// takes note that it does.
-func (tx *transaction) unheld(keys []string) []string {
-	var locks []string
-	for _, key := range unique(keys) {
-		if !tx.held[key] {
-			tx.held[key] = true
-			locks = append(locks, key)
-		}
+// queueUnheld has a batch take, in the order of their names, those locks that the
+// transaction does not hold.
+func (tx *transaction) queueUnheld(b *pgx.Batch, keys []string) {
+	locks := slices.DeleteFunc(unique(keys), func(key string) bool { return tx.held[key] })
+	if len(locks) == 0 {
+		return
 	}
-	return locks
+	b.Queue(lockQuery, locks).Exec(func(pgconn.CommandTag) error {
+		for _, key := range locks {
+			tx.held[key] = true
+		}
+		return nil
+	})
 }
 
 // unique returns a sorted copy without repetitions.

@@ -12,7 +12,7 @@ import (
 
 // AppendJSON appends an event as one line of structured-mode JSON, without a
 // line end. Extension attributes are strings; the payload is in "data" exactly as
-// stored, or in "data_base64" if it is not JSON.
+// stored, or in "data_base64" if it is not one line of JSON without blanks around it.
 func AppendJSON(b []byte, r *freehold.Recorded) []byte {
 	var space [1024]byte
 	var spans [24]span
@@ -27,7 +27,7 @@ func AppendJSON(b []byte, r *freehold.Recorded) []byte {
 	}
 	switch {
 	case r.Internal:
-	case json.Valid(r.Raw) && bytes.IndexByte(r.Raw, '\n') < 0:
+	case oneLine(r.Raw):
 		b = append(b, `,"datacontenttype":"application/json","data":`...)
 		b = append(b, r.Raw...)
 	default:
@@ -36,6 +36,12 @@ func AppendJSON(b []byte, r *freehold.Recorded) []byte {
 		b = append(b, '"')
 	}
 	return append(b, '}')
+}
+
+// oneLine reports whether a payload may stand in a line as it is: JSON without blanks around
+// it, which readers take for blanks between fields.
+func oneLine(b []byte) bool {
+	return len(b) > 0 && b[0] > ' ' && b[len(b)-1] > ' ' && bytes.IndexByte(b, '\n') < 0 && json.Valid(b)
 }
 
 func appendString(b, s []byte) []byte {

@@ -73,7 +73,7 @@ func TestHeadersCarryAnyEventToTheByte(t *testing.T) {
 		want.At.Position = freehold.Position(rapid.Int64Range(1, 1<<62).Draw(t, "position"))
 		want.Time = time.UnixMicro(rapid.Int64Range(-1<<50, 1<<50).Draw(t, "time")).UTC()
 		want.Meta = freehold.Meta{Correlation: text.Draw(t, "correlation"), Causation: text.Draw(t, "causation"), Tenant: text.Draw(t, "tenant"), Actor: text.Draw(t, "actor"), TraceParent: text.Draw(t, "trace")}
-		want.Raw = rapid.OneOf(rapid.SliceOf(rapid.Byte()), rapid.Just([]byte(`{"a":[1,"}"]}`))).Draw(t, "raw")
+		want.Raw = rapid.OneOf(rapid.SliceOf(rapid.Byte()), rapid.SampledFrom([][]byte{[]byte(`{"a":[1,"}"]}`), []byte(` {"a":1}`), []byte("{}\t"), []byte(`7`), []byte(`[1] `)})).Draw(t, "raw")
 		want.Digest = journal.Digest(&want)
 		headers := map[string]string{}
 		transport.Attributes(&want, func(name, _ string) {

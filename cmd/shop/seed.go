@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -40,9 +41,11 @@ func seed(ctx context.Context, s *shop, tell func(why string)) error {
 	return patiently(ctx, func() error {
 		err := c.post(ctx, c.urls.Inventory+"/products/batch", catalogue, nil)
 		var status *statusError
-		if errors.As(err, &status) && status.detail != told && time.Since(begun) > time.Second { // it is more than a start
-			told = status.detail
-			tell(told)
+		if errors.As(err, &status) && time.Since(begun) > time.Second { // it is more than a start
+			if why := cmp.Or(status.detail, status.Error()); why != told {
+				told = why
+				tell(told)
+			}
 		}
 		return err
 	})

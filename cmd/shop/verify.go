@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/freehold-go/freehold"
@@ -130,27 +131,27 @@ func (c *client) settle(ctx context.Context, tell func(string)) error {
 		if err != nil {
 			return err
 		}
-		orders, events, begin := sum.Placed-sum.Paid-sum.Rejected-sum.Cancelled, int64(0), 0
+		orders, events, rest := sum.Placed-sum.Paid-sum.Rejected-sum.Cancelled, int64(0), []string(nil)
 		for _, st := range all {
 			if st.State == follow.Diverged || st.State == follow.Failed {
 				return fmt.Errorf("%s does not follow %s any more: %s", st.Follower, st.Source, st.Error)
 			}
 			if st.State != follow.Running {
-				begin++ // how far it is behind is not known yet
+				rest = append(rest, fmt.Sprintf("%s of %s (%s)", st.Follower, st.Source, st.State)) // how far it is behind is not known yet
 				continue
 			}
 			events += st.Lag
 		}
-		if orders <= 0 && events == 0 && begin == 0 {
+		if orders <= 0 && events == 0 && len(rest) == 0 {
 			quiet++
 			continue
 		}
 		quiet = 0
-		if begin > 0 {
-			tell(fmt.Sprintf("starting: %d followers do not run yet", begin))
-		} else {
-			tell(fmt.Sprintf("settling: %d orders are under way, followers are %d events behind", max(orders, 0), events))
+		says := fmt.Sprintf("settling: %d orders are under way, followers are %d events behind", max(orders, 0), events)
+		if len(rest) > 0 {
+			says += fmt.Sprintf(", and %d do not run yet: %s", len(rest), strings.Join(rest[:min(len(rest), 3)], ", "))
 		}
+		tell(says)
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
