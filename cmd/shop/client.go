@@ -28,6 +28,7 @@ type client struct {
 	http      *http.Client
 	instances []*web.Instances // of each service
 	local     []follow.Source  // journals of services that run in this process
+	settled   freehold.Token   // where everything has settled; Order's read side is asked to be there
 }
 
 // newClient takes the URLs of the services, each with commas between those of
@@ -144,6 +145,11 @@ func (e *statusError) Error() string { return e.text }
 func (c *client) do(req *http.Request, out any) error {
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if req.Method == http.MethodGet && strings.HasPrefix(req.URL.String(), c.urls.Order) {
+		if at := c.settled.String(); at != "" {
+			req.Header.Set("Consistency-Token", at)
+		}
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 // figures asks the services' read sides for what the truth table has.
 func (c *client) figures(ctx context.Context, all bool) (*retail.Figures, error) {
 	var sum orderdb.Summary
-	if err := c.get(ctx, c.urls.Order+"/reports/summary", &sum); err != nil {
+	if err := shortly(ctx, func() error { return c.get(ctx, c.urls.Order+"/reports/summary", &sum) }); err != nil {
 		return nil, err
 	}
 	f := &retail.Figures{

@@ -152,10 +152,7 @@ func (l *loadCmd) load(ctx context.Context, c *client, rate float64) (*loadRepor
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := c.settle(ctx, func(string) {}); err != nil {
-		return nil, nil, err
-	}
-	audited, err := c.audit(ctx)
+	audited, err := c.audit(ctx, func(string) {})
 	if err != nil {
 		return nil, nil, err
 	}

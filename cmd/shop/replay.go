@@ -276,10 +276,10 @@ func (r *replayCmd) replay(ctx context.Context, c *client, plan *retail.Plan, at
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	if err := c.settle(ctx, p.say); err != nil {
+	if _, err := c.settle(ctx, p.say); err != nil {
 		return nil, err
 	}
-	p.say("auditing")
+	p.say("reading the results")
 	figures, err := c.figures(ctx, r.Stock == "unlimited")
 	if err != nil {
 		return nil, err
@@ -288,7 +288,7 @@ func (r *replayCmd) replay(ctx context.Context, c *client, plan *retail.Plan, at
 		figures.DroppedLines = 0 // nothing is dropped, whole orders are rejected
 	}
 	figures.Rows, figures.RejectedRows = reader.Rows(), reader.Rejected()
-	report, err := c.audit(ctx)
+	report, err := c.audit(ctx, p.say)
 	if err != nil {
 		return nil, err
 	}

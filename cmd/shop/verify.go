@@ -119,22 +119,22 @@ func (c *client) followers(ctx context.Context) ([]follow.Status, error) {
 }
 
 // settle waits until every order has ended and every follower stands at its
-// source's head, and that twice in a row.
-func (c *client) settle(ctx context.Context, tell func(string)) error {
+// source's head, and that twice in a row. It returns where they stand. From then on Order's
+// read side answers when it is there: a store that is emptied and built again says less.
+func (c *client) settle(ctx context.Context, tell func(string)) (all []follow.Status, err error) {
 	quiet := 0
 	for quiet < 2 {
 		var sum orderdb.Summary
 		if err := patiently(ctx, func() error { return c.get(ctx, c.urls.Order+"/reports/summary", &sum) }); err != nil {
-			return err
+			return nil, err
 		}
-		all, err := c.followers(ctx)
-		if err != nil {
-			return err
+		if all, err = c.followers(ctx); err != nil {
+			return nil, err
 		}
 		orders, events, rest := sum.Placed-sum.Paid-sum.Rejected-sum.Cancelled, int64(0), []string(nil)
 		for _, st := range all {
 			if st.State == follow.Diverged || st.State == follow.Failed {
-				return fmt.Errorf("%s does not follow %s any more: %s", st.Follower, st.Source, st.Error)
+				return nil, fmt.Errorf("%s does not follow %s any more: %s", st.Follower, st.Source, st.Error)
 			}
 			if st.State != follow.Running {
 				rest = append(rest, fmt.Sprintf("%s of %s (%s)", st.Follower, st.Source, st.State)) // how far it is behind is not known yet
@@ -155,14 +155,26 @@ func (c *client) settle(ctx context.Context, tell func(string)) error {
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
-	return nil
+	var at []freehold.Mark
+	for i := range all {
+		if all[i].Mark.Position > 0 {
+			at = append(at, all[i].Mark)
+		}
+	}
+	c.settled = freehold.NewToken(at...)
+	return all, nil
 }
 
-// audit collects the shop's books and journals, and checks them.
-func (c *client) audit(ctx context.Context) (*audit.Report, error) {
+// audit collects the shop's books and journals, and checks them, when everything has
+// settled.
+func (c *client) audit(ctx context.Context, tell func(string)) (*audit.Report, error) {
+	if _, err := c.settle(ctx, tell); err != nil {
+		return nil, err
+	}
+	tell("auditing")
 	s := audit.Shop{Stock: map[string]inventory.Stock{}, Verified: map[freehold.Source]error{}}
 	long := *c
 	long.http = &http.Client{Transport: c.http.Transport} // a journal may take minutes to read
@@ -205,7 +217,7 @@ func (c *client) audit(ctx context.Context) (*audit.Report, error) {
 	if err := shortly(ctx, func() (err error) { s.Billed, err = c.books(ctx); return err }); err != nil {
 		return nil, err
 	}
-	if err := shortly(ctx, func() (err error) { s.Followers, err = c.followers(ctx); return err }); err != nil {
+	if s.Followers, err = c.settle(ctx, tell); err != nil { // what was built again meanwhile stands at the head, too
 		return nil, err
 	}
 	return audit.Run(ctx, s)
@@ -260,12 +272,8 @@ func (v *verifyCmd) Run(ctx context.Context) error {
 	err := v.with(ctx, shopConfig{}, func(ctx context.Context, c *client) error {
 		p := newProgress(-1)
 		defer p.done()
-		if err := c.settle(ctx, p.say); err != nil {
-			return err
-		}
-		p.say("auditing")
 		var err error
-		report, err = c.audit(ctx)
+		report, err = c.audit(ctx, p.say)
 		return err
 	})
 	if err != nil {
