@@ -191,7 +191,7 @@ func (p *publisher) send(ctx context.Context, events []freehold.Recorded) error 
 func (p *publisher) fill(events []freehold.Recorded, limit int) (last *freehold.Recorded, n int) {
 	p.page = p.page[:0]
 	for ; n < len(events); n++ {
-		if len(events[n].Raw) > limit {
+		if !events[n].Internal && len(events[n].Raw) > limit {
 			continue // its line is longer still
 		}
 		end := len(p.page)
