@@ -217,11 +217,7 @@ func TestSourceRestoredWhileItsFeedAnswersIsRecognised(t *testing.T) {
 	}))
 	t.Cleanup(front.Close)
 	broker := make(told)
-	src, err := inbox.Remote("order", front.URL+"/feed", catalog(t), &inbox.Options{Subscriber: broker, Silence: time.Hour, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	run(t, src)
+	src := silent(t, front.URL, broker)
 	tell := func(h freehold.Mark, incarnation string) {
 		broker <- transport.Head{Mark: h, Incarnation: incarnation}
 		<-broker
@@ -278,11 +274,7 @@ func TestWhatWasDeliveredIsNotReadBehindARefusal(t *testing.T) {
 			}))
 			t.Cleanup(front.Close)
 			broker := make(given)
-			src, err := inbox.Remote("order", front.URL+"/feed", catalog(t), &inbox.Options{Subscriber: broker, Silence: time.Hour, Log: slog.New(slog.DiscardHandler)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			run(t, src)
+			src := silent(t, front.URL, broker)
 			broker <- nil
 			<-broker // it has asked where the source stands
 			_, base, err := s.db.Journal().Bounds(t.Context())
@@ -318,4 +310,15 @@ func TestWhatWasDeliveredIsNotReadBehindARefusal(t *testing.T) {
 			}
 		})
 	}
+}
+
+// silent runs a source of which nothing is asked but for a reason.
+func silent(t *testing.T, url string, broker transport.Subscriber) *inbox.Source {
+	t.Helper()
+	src, err := inbox.Remote("order", url+"/feed", catalog(t), &inbox.Options{Subscriber: broker, Silence: time.Hour, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, src)
+	return src
 }

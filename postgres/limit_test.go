@@ -44,16 +44,23 @@ func TestTheConnectionOfALateClosureIsClosedBeforeItIsGivenBack(t *testing.T) {
 	}
 }
 
-// TestRowsThatAreLeftOpenHoldUpNobody returns from closures that have not closed what
-// they read.
-func TestRowsThatAreLeftOpenHoldUpNobody(t *testing.T) {
-	t.Parallel()
+// withFew opens a database with few connections.
+func withFew(t *testing.T) *postgres.DB {
+	t.Helper()
 	db, err := postgres.Open(t.Context(), testdb.Postgres(t), "test", journaltest.Types(t),
 		&postgres.Options{Connections: 3, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// TestRowsThatAreLeftOpenHoldUpNobody returns from closures that have not closed what
+// they read.
+func TestRowsThatAreLeftOpenHoldUpNobody(t *testing.T) {
+	t.Parallel()
+	db := withFew(t)
 	left := func(ctx context.Context, tx sqldb.Tx) error {
 		rows, err := tx.QueryContext(ctx, `SELECT generate_series(1, 100000)`)
 		if err == nil && !rows.Next() {
@@ -75,12 +82,7 @@ func TestRowsThatAreLeftOpenHoldUpNobody(t *testing.T) {
 // is busy, and database/sql waits for the rows to be closed.
 func TestAStatementThatComesWhileRowsAreOpenSaysSo(t *testing.T) {
 	t.Parallel()
-	db, err := postgres.Open(t.Context(), testdb.Postgres(t), "test", journaltest.Types(t),
-		&postgres.Options{Connections: 3, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := withFew(t)
 	var n int
 	for name, next := range map[string]func(ctx context.Context, tx sqldb.Tx) error{
 		"exec": func(ctx context.Context, tx sqldb.Tx) error {

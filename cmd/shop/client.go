@@ -146,7 +146,7 @@ func (c *client) do(req *http.Request, out any) error {
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	if req.Method == http.MethodGet && strings.HasPrefix(req.URL.String(), c.urls.Order) {
+	if req.Method == http.MethodGet && strings.HasPrefix(req.URL.String(), c.urls.Order+"/") {
 		if at := c.settled.String(); at != "" {
 			req.Header.Set("Consistency-Token", at)
 		}
