@@ -160,7 +160,16 @@ type reception struct {
 	news   chan struct{}
 }
 
+// receive subscribes.
 func receive(t *testing.T, b Broker, s freehold.Source, after freehold.Mark) *reception {
+	t.Helper()
+	return receiving(t, b, s, after, false)
+}
+
+// receiving subscribes, once or again and again: a broker that was just restarted may
+// still lose connections, and a subscription that fails is begun again behind what it
+// delivered.
+func receiving(t *testing.T, b Broker, s freehold.Source, after freehold.Mark, again bool) *reception {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	r := &reception{t: t, stop: stop, done: make(chan error, 1), news: make(chan struct{}, 1)}
@@ -170,8 +179,8 @@ func receive(t *testing.T, b Broker, s freehold.Source, after freehold.Mark) *re
 		default:
 		}
 	}
-	go func() {
-		r.done <- b.Subscriber().Subscribe(ctx, s, after, transport.Handler{
+	subscribe := func() error {
+		return b.Subscriber().Subscribe(ctx, s, after, transport.Handler{
 			Events: func(_ context.Context, events []freehold.Recorded) error {
 				r.mu.Lock()
 				defer r.mu.Unlock()
@@ -179,6 +188,7 @@ func receive(t *testing.T, b Broker, s freehold.Source, after freehold.Mark) *re
 					e.Raw = append([]byte(nil), e.Raw...)
 					e.Nonce = append([]byte(nil), e.Nonce...)
 					r.events = append(r.events, e)
+					after = e.At
 				}
 				note()
 				return nil
@@ -190,6 +200,14 @@ func receive(t *testing.T, b Broker, s freehold.Source, after freehold.Mark) *re
 				note()
 			},
 		})
+	}
+	go func() {
+		for {
+			if err := subscribe(); !again || err == nil || ctx.Err() != nil {
+				r.done <- err
+				return
+			}
+		}
 	}()
 	t.Cleanup(stop)
 	return r
@@ -480,5 +498,5 @@ func forgets(t *testing.T, h Harness) {
 			break
 		}
 	}
-	receive(t, b, source, freehold.Mark{Source: source}).gets(events[60:])
+	receiving(t, b, source, freehold.Mark{Source: source}, true).gets(events[60:])
 }
