@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/freehold-go/freehold"
@@ -32,6 +33,7 @@ type directory struct {
 	upto   int64                       // the position up to which old goes
 	merged int                         // names inserted by this group
 	last   bool                        // this group has inserted the last of old
+	newest freehold.StreamID           // no name in the table is greater
 
 	mu         sync.RWMutex
 	young, old map[freehold.StreamID]int64 // committed; old is being inserted, nil if none is
@@ -55,8 +57,12 @@ func (d *directory) load(c *direct, head freehold.Position) error {
 	}
 	d.fresh, d.known, d.young = map[freehold.StreamID]int64{}, map[freehold.StreamID]int64{}, map[freehold.StreamID]int64{}
 	d.head = int64(head)
-	err := c.query(`SELECT listed FROM freehold_journal`, func(row []driver.Value) (err error) {
-		d.listed, err = value[int64](row[0])
+	err := c.query(`SELECT listed, (SELECT max(name) FROM freehold_stream) FROM freehold_journal`, func(row []driver.Value) (err error) {
+		if d.listed, err = value[int64](row[0]); err != nil {
+			return err
+		}
+		newest, err := value[string](row[1])
+		d.newest = freehold.StreamID(newest)
 		return err
 	})
 	if err != nil {
@@ -116,6 +122,9 @@ func (d *directory) number(c *direct, s freehold.StreamID) (number int64, found 
 	}
 	if number, found = d.known[s]; found {
 		return number, true, nil
+	}
+	if s > d.newest { // as most new ones, if names begin with their time, or the table is empty
+		return 0, false, nil
 	}
 	number, found, err = listedNumber(c, s)
 	if found {
@@ -195,14 +204,34 @@ func (d *directory) freeze() {
 	d.sorted = sorted
 }
 
+// A crash may have left some of a generation in the table. Many rows in a statement that
+// leaves out what is there need no copy of the pages, as one that may fail in the middle does.
+const (
+	namesAtOnce = 16
+	insertName  = `INSERT OR IGNORE INTO freehold_stream (name, number) VALUES (?, ?)`
+)
+
+var insertNames = insertName + strings.Repeat(`, (?, ?)`, namesAtOnce-1)
+
 // insert inserts the next n names; behind the last of them the table is listed up
 // to where the generation goes.
 func (d *directory) insert(c *direct, n int) error {
-	for _, name := range d.names[:n] {
-		// A crash may have left some of a generation in the table.
-		if err := c.exec(`INSERT OR IGNORE INTO freehold_stream (name, number) VALUES (?, ?)`, string(name), d.old[name]); err != nil {
+	for left := d.names[:n]; len(left) > 0; {
+		rows, into := 1, insertName
+		if len(left) >= namesAtOnce {
+			rows, into = namesAtOnce, insertNames
+		}
+		args := make([]driver.Value, 0, 2*namesAtOnce)
+		for _, name := range left[:rows] {
+			args = append(args, string(name), d.old[name])
+		}
+		if err := c.exec(into, args...); err != nil {
 			return err
 		}
+		left = left[rows:]
+	}
+	if n > 0 {
+		d.newest = max(d.newest, d.names[n-1])
 	}
 	d.merged, d.last = n, n == len(d.names)
 	if !d.last {
