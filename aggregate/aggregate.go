@@ -61,7 +61,8 @@ type Repo[S State[S]] struct {
 type known[S any] struct {
 	state   S
 	version freehold.Version
-	token   freehold.Token   // covers the events up to version
+	token   freehold.Token   // covers the events up to version, if they are placed
+	placed  bool             // the last of them had its position when it was read
 	saved   freehold.Version // version of the newest snapshot
 }
 
@@ -127,13 +128,17 @@ func (r *Repo[S]) Do(ctx context.Context, id string, decide func(S) ([]freehold.
 			assumed, attempt = false, 0 // nothing was tried yet
 			continue
 		}
-		if err != nil || len(events) == 0 {
-			return k.state, k.token, err
+		if err != nil {
+			return k.state, freehold.Token{}, err
+		}
+		if len(events) == 0 {
+			tok, err := r.covering(ctx, stream, k)
+			return k.state, tok, err
 		}
 		tok, err := r.store.Append(ctx, freehold.Write{Stream: stream, Expect: freehold.At(k.version), Events: events})
 		if err == nil {
 			k = evolve(k, events)
-			k.token = tok
+			k.token, k.placed = tok, true
 			r.states.put(stream, k)
 			r.snapshot(ctx, stream, k)
 			return k.state, tok, nil
@@ -153,6 +158,21 @@ func (r *Repo[S]) Do(ctx context.Context, id string, decide func(S) ([]freehold.
 			pause *= 2
 		}
 	}
+}
+
+// covering returns a token for what a command has seen. An event that was committed a
+// moment ago may have no position yet: then it is one of a head behind it.
+func (r *Repo[S]) covering(ctx context.Context, stream freehold.StreamID, k known[S]) (freehold.Token, error) {
+	if k.placed || k.version == 0 {
+		return k.token, nil
+	}
+	tok, err := r.store.Append(ctx)
+	if err != nil {
+		return freehold.Token{}, err
+	}
+	k.token, k.placed = tok, true
+	r.states.put(stream, k)
+	return tok, nil
 }
 
 // DoTx is [Repo.Do] inside a transaction, for handlers and sagas: it commits or
@@ -202,7 +222,7 @@ func (r *Repo[S]) readFrom(ctx context.Context, stream freehold.StreamID, events
 		if err != nil {
 			return k, fmt.Errorf("aggregate %s: %w", stream, err)
 		}
-		k.state, k.version, k.token = k.state.Evolve(e), rec.Version, freehold.NewToken(rec.At)
+		k.state, k.version, k.token, k.placed = k.state.Evolve(e), rec.Version, freehold.NewToken(rec.At), rec.At.Position > 0
 	}
 	return k, nil
 }

@@ -82,7 +82,7 @@ func (r *Repo[S]) fromSnapshot(ctx context.Context, stream freehold.StreamID, ev
 	if json.Unmarshal(snap.State, &k.state) != nil {
 		return known[S]{}
 	}
-	k.version, k.saved, k.token = snap.Version, snap.Version, freehold.NewToken(at)
+	k.version, k.saved, k.token, k.placed = snap.Version, snap.Version, freehold.NewToken(at), true
 	return k
 }
 
