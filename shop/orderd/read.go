@@ -165,11 +165,11 @@ func (s *Server) view(ctx context.Context, p *projection.Projection[kv.Tx], tok 
 		if err != nil {
 			return err
 		}
-		_, head, err := own.Bounds(ctx)
+		head, err := s.db.Append(ctx) // behind what the checkout has just committed
 		if err != nil {
 			return err
 		}
-		tok = tok.Merge(freehold.NewToken(head))
+		tok = tok.Merge(head)
 		break
 	}
 	return p.View(ctx, tok, fn)
