@@ -61,13 +61,15 @@ var (
 	// ErrUnknown is returned when a commit was under way and its outcome is not
 	// known. Repeat the command under the same business key.
 	ErrUnknown = errors.New("freehold: outcome of the commit is unknown: repeat under the same key")
-	// ErrLatched is returned by every write after a disk error: what is in memory
-	// can no longer be trusted. Restart the process.
-	ErrLatched = errors.New("freehold: database is read-only after a disk error: free or replace the disk and restart")
+	// ErrLatched is returned by every write after a disk error, or when the database is
+	// found to be another than it was: what is in memory can no longer be trusted. The
+	// text behind it says why. Restart the process.
+	ErrLatched = errors.New("freehold: this process writes to its database no longer and has to be started anew")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("freehold: database is closed")
 	// ErrUnavailable is returned when a database on another machine cannot be reached, or
-	// refuses to work just now; nothing was done. Try again later.
+	// refuses to work just now, or all attempts lost against other transactions; nothing
+	// was done. Try again later.
 	ErrUnavailable = errors.New("freehold: database is not available: try again later")
 	// ErrTooLong is the cause with which a closure that holds the writer for too long is cancelled.
 	ErrTooLong = errors.New("freehold: transaction took too long and was rolled back: move slow work out of the closure")

@@ -31,6 +31,9 @@ func (o *Options) Ended(fn func()) { o.hooks.ended = fn }
 // before it compares what it knew of the journal with what is there.
 func (o *Options) Reconnected(fn func()) { o.hooks.reconnected = fn }
 
+// Patience bounds how long a caller waits for his token, and Close for the last pass.
+func (o *Options) Patience(d time.Duration) { o.hooks.patience = d }
+
 // SequencerLock is the key of the advisory lock of who gives positions.
 const SequencerLock = int64(sequencerLock)
 

@@ -107,7 +107,8 @@ func (j *joined) begin(ctx context.Context) error {
 		FROM freehold.journal j LEFT JOIN (SELECT position, chain FROM freehold.stamp ORDER BY position DESC LIMIT 1) s ON true`).
 		Scan((*string)(&source), (*string)(&epoch), (*int64)(&j.mark.Position), &chain, &last)
 	if err == nil && (source != j.db.name || epoch != j.mark.Epoch) {
-		err = fmt.Errorf("the transaction is one of a database with the journal of %q: begin it on the database that this journal is in", source)
+		err = fmt.Errorf("the transaction is one of a database with the journal of %q, epoch %s, and this is that of %q, epoch %s: begin it on the database that this journal is in; "+
+			"if that was restored, start this process anew", source, epoch, j.db.name, j.mark.Epoch)
 	}
 	if err != nil {
 		return errors.Join(err, j.undo(ctx))

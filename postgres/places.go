@@ -3,6 +3,8 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -21,6 +23,25 @@ func scanDrawn(row pgx.CollectableRow) (e drawn, err error) {
 	return e, err
 }
 
+// tokenPatience is for how long a caller whose transaction is committed waits for its token, and
+// Close for the last pass: while the database is gone, or nobody gives positions, neither
+// may wait for ever. Another instance takes over sooner, from a sequencer that was killed and
+// from one that stands still.
+const tokenPatience = 10 * time.Second
+
+// patience is shorter in tests.
+func (db *DB) patience() time.Duration {
+	if p := db.opts.hooks.patience; p > 0 {
+		return p
+	}
+	return tokenPatience
+}
+
+// unplaced is the error of a caller whose transaction is committed and who gets no token.
+func (db *DB) unplaced(cause any) error {
+	return fmt.Errorf("postgres: %s: committed, but its position is not known yet (%v): repeat the command under the same key: %w", db.name, cause, freehold.ErrUnknown)
+}
+
 // token returns the token of the transaction whose last event this is, when it has its
 // position.
 func (s *sequencer) token(last drawn) (freehold.Token, error) {
@@ -35,11 +56,27 @@ func (s *sequencer) token(last drawn) (freehold.Token, error) {
 		return freehold.NewToken(at), nil
 	}
 	s.wake()
-	at, ok := <-there
-	if !ok {
-		return freehold.Token{}, fmt.Errorf("postgres: %s: the server was replaced before the events had a position: %w", s.db.name, freehold.ErrUnknown)
+	wait := s.db.patience()
+	limit := time.NewTimer(wait)
+	defer limit.Stop()
+	select {
+	case at, ok := <-there:
+		if !ok {
+			return freehold.Token{}, fmt.Errorf("postgres: %s: the server was replaced before the events had a position: %w", s.db.name, freehold.ErrUnknown)
+		}
+		return freehold.NewToken(at), nil
+	case <-limit.C:
 	}
-	return freehold.NewToken(at), nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at, known := s.place(last); known {
+		return freehold.NewToken(at), nil
+	}
+	s.waiting[last] = slices.DeleteFunc(s.waiting[last], func(c chan freehold.Mark) bool { return c == there })
+	if len(s.waiting[last]) == 0 {
+		delete(s.waiting, last)
+	}
+	return freehold.Token{}, s.db.unplaced(fmt.Sprintf("nobody has given it one for %v", wait))
 }
 
 // place is that of an event whose place was given a moment ago. It is called with mu
@@ -102,7 +139,8 @@ var unplacedQuery = `SELECT seq, id FROM ` + between(`(SELECT pg_snapshot_xmin(b
 // tokenWithoutEvents returns a token of a transaction that has appended nothing: a
 // head behind everything that it may have read.
 func (db *DB) tokenWithoutEvents() (freehold.Token, error) {
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), db.patience())
+	defer cancel()
 	var due []drawn
 	b := &pgx.Batch{}
 	b.Queue(unplacedQuery).Query(func(rows pgx.Rows) (err error) {
@@ -113,7 +151,7 @@ func (db *DB) tokenWithoutEvents() (freehold.Token, error) {
 	// pass of this one that has not ended, so that the head is not known here yet.
 	b.Queue(headQuery).QueryRow(db.learnHead)
 	if err := db.pool.SendBatch(ctx, b).Close(); err != nil {
-		return freehold.Token{}, db.unreached(ctx, err)
+		return freehold.Token{}, db.unreached(context.Background(), err)
 	}
 	for _, e := range due {
 		if _, err := db.seq.token(e); err != nil {

@@ -61,6 +61,8 @@ type hooks struct {
 	// reconnected is called when the sequencer has a new connection, before what is known
 	// of the journal is held against it.
 	reconnected func()
+	// patience is used instead of the constant, if it is not 0.
+	patience time.Duration
 }
 
 // DB is an open database. It is safe for concurrent use.
@@ -177,8 +179,9 @@ func (db *DB) Keeper(tx sqldb.Tx) follow.Keeper { return keeper{tx.(*transaction
 var _ follow.DB[sqldb.Tx] = (*DB)(nil)
 
 // Close finishes what is under way, gives positions to what was committed, and
-// closes the connections. Later calls return freehold.ErrClosed, except that
-// closing again is nil.
+// closes the connections. If the server does not answer it ends within a minute all the
+// same: what has no position yet gets one from the next sequencer. Later calls
+// return freehold.ErrClosed, except that closing again is nil.
 func (db *DB) Close() error {
 	db.closing.Do(func() {
 		db.mu.Lock()

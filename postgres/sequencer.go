@@ -23,6 +23,7 @@ type sequencer struct {
 	due    atomic.Bool   // somebody has committed
 	cancel context.CancelFunc
 	done   chan struct{}
+	live   atomic.Pointer[pgconn.PgConn] // the connection, so that stop can end it
 
 	planted string // the base of the latest pass, of a planted bug
 
@@ -90,6 +91,7 @@ func (s *sequencer) connect(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	c.conn = conn
+	s.live.Store(conn.PgConn())
 	if err := c.open(ctx); err != nil {
 		c.end()
 		return nil, err
@@ -97,9 +99,12 @@ func (s *sequencer) connect(ctx context.Context) (*session, error) {
 	return c, nil
 }
 
+// stop lets the sequencer finish. A server that does not answer is not waited for.
 func (s *sequencer) stop() {
 	s.cancel()
+	limit := time.AfterFunc(s.db.patience(), func() { _ = s.live.Load().Conn().Close() })
 	<-s.done
+	limit.Stop()
 	s.checks.Wait()
 }
 

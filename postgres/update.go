@@ -38,7 +38,11 @@ func (db *DB) Update(ctx context.Context, fn func(ctx context.Context, tx sqldb.
 	case len(events) > 0:
 		return db.seq.token(events[len(events)-1])
 	}
-	return db.tokenWithoutEvents()
+	tok, err := db.tokenWithoutEvents()
+	if err != nil { // what fn has written is committed all the same
+		return freehold.Token{}, db.unplaced(err)
+	}
+	return tok, nil
 }
 
 // Do is Update for those who need no token: it does not wait until the events have
@@ -72,8 +76,11 @@ func (db *DB) update(ctx context.Context, fn func(ctx context.Context, tx sqldb.
 		if lost := (*lostCommit)(nil); errors.As(err, &lost) {
 			events, err = db.settle(lost)
 		}
-		if err == nil || run == maxRuns || !lostRace(err) {
+		if err == nil || !lostRace(err) {
 			return events, unavailable(err)
+		}
+		if run == maxRuns {
+			return nil, fmt.Errorf("%w: postgres: %s: %d attempts were undone for others' transactions, the last one by: %w", freehold.ErrUnavailable, db.name, run, err)
 		}
 		waiting, patience = context.WithoutCancel(ctx), -1
 		time.Sleep(rand.N(time.Duration(run) * time.Millisecond))
