@@ -21,6 +21,14 @@
 // until the process has seen what its sources hold, at most [CatchUp]: who has
 // answered in time is not punished for the service's own absence.
 //
+// # Several instances
+//
+// One instance of a service runs a process at a time; the lease for that saves work,
+// and no more is asked of it. One that was stopped, or has lost its connection, may
+// commit the transaction it is in after another one has taken over. That one reads
+// the stored deadlines again after its start, whenever it was fenced, and each
+// minute, so that a deadline set there fires too, at most about a minute late.
+//
 // # Failure
 //
 // A handler's error is dealt with as package follow says: the event is parked with

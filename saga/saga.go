@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/freehold-go/freehold"
@@ -113,15 +114,15 @@ func (p *Process[T, S]) Run(ctx context.Context) error {
 		return fmt.Errorf("saga %s: %w", p.name, err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	fired := make(chan struct{})
-	go func() {
-		defer close(fired)
+	var running sync.WaitGroup
+	running.Go(func() {
 		p.catchUp(ctx)
+		running.Go(func() { p.lookForMissed(ctx) })
 		p.fireTimers(ctx)
-	}()
+	})
 	err := p.Follower.Run(ctx)
 	cancel()
-	<-fired
+	running.Wait()
 	return err
 }
 

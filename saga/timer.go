@@ -19,6 +19,7 @@ type timers struct {
 	heap    timerHeap
 	known   map[timerKey]*timer
 	changed chan struct{} // has room for one signal
+	fenced  chan struct{} // likewise: another instance was faster
 }
 
 type timerKey struct {
@@ -41,7 +42,7 @@ type change struct {
 }
 
 func (t *timers) init() {
-	t.known, t.changed = map[timerKey]*timer{}, make(chan struct{}, 1)
+	t.known, t.changed, t.fenced = map[timerKey]*timer{}, make(chan struct{}, 1), make(chan struct{}, 1)
 }
 
 // apply takes note of committed changes.
@@ -72,20 +73,32 @@ func (t *timers) push(one *timer) {
 	t.known[one.timerKey] = one
 	heap.Push(&t.heap, one)
 	if t.heap[0] == one {
-		select {
-		case t.changed <- struct{}{}:
-		default:
-		}
+		signal(t.changed)
 	}
 }
 
-// load adds a deadline that is stored, unless it is known.
-func (t *timers) load(key timerKey) {
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// load adds a deadline that is stored, and reports whether it was not known.
+func (t *timers) load(key timerKey) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.known[key] == nil {
-		t.push(&timer{timerKey: key, due: key.at, sets: 1})
+	if t.known[key] != nil {
+		return false
 	}
+	t.push(&timer{timerKey: key, due: key.at, sets: 1})
+	return true
+}
+
+func (t *timers) knows(key timerKey) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.known[key] != nil
 }
 
 // again puts back a deadline whose handler failed.
@@ -171,6 +184,9 @@ func (db committing[T]) noting(fn func(ctx context.Context, tx T) error, update 
 	// If the outcome is unknown, a deadline too many is found out when it is due.
 	if err == nil || errors.Is(err, freehold.ErrUnknown) {
 		db.timers.apply(changes)
+	}
+	if errors.Is(err, freehold.ErrFenced) {
+		signal(db.timers.fenced)
 	}
 	return err
 }
