@@ -354,3 +354,45 @@ func TestDeadlineWithoutAHandlerIsAnError(t *testing.T) {
 		}
 	})
 }
+
+// A deadline may be so far away that the time until then has no [time.Duration].
+func TestFarDeadlineIsNotLookedAtAllTheTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		db := open(t, nil)
+		defer db.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var rounds atomic.Int64
+		now := func() time.Time {
+			if rounds.Add(1) == 1000 {
+				cancel()
+			}
+			return time.Now()
+		}
+		far := time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+		p, err := saga.New("checkout", 1, db, []follow.Source{db.Journal()}, quiet(&saga.Options{Now: now}),
+			saga.Start(Begun.id, func(_ context.Context, _ kv.Tx, s *step, _ Begun) error {
+				s.DeadlineAt("never", far)
+				return nil
+			}),
+			saga.OnTimeout(func(context.Context, kv.Tx, *step, saga.Timeout) error { return nil }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- p.Run(ctx) }()
+		happen(t, db, Begun{"1"})
+		time.Sleep(time.Minute)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if n := rounds.Load(); n > 70 {
+			t.Errorf("looked at the clock %d times in a minute", n)
+		}
+		if at := instance(t, p, "1").Deadlines["never"]; !at.Equal(far) {
+			t.Errorf("the deadline is at %s, want %s", at, far)
+		}
+	})
+}

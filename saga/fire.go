@@ -52,7 +52,7 @@ func (p *Process[T, S]) fireTimers(ctx context.Context) {
 		}
 		var wait <-chan time.Time
 		if next > 0 {
-			wait = time.After(min(time.Duration(next-now)*time.Microsecond, longestWait))
+			wait = time.After(time.Duration(min(next-now, longestWait.Microseconds())) * time.Microsecond)
 		}
 		select {
 		case <-wait:
