@@ -10,6 +10,7 @@ import (
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/journal"
 	"github.com/freehold-go/freehold/kv"
 	"github.com/freehold-go/freehold/memory"
 	"github.com/freehold-go/freehold/saga"
@@ -196,6 +197,49 @@ func TestReadingDeadlinesAgainBringsNoneBack(t *testing.T) {
 		}
 		if n := p.Pending(); n != 0 {
 			t.Errorf("%d deadlines in memory", n)
+		}
+	})
+}
+
+// lagging is a journal of several instances whose events this process hears of late. Its
+// reads take their time.
+type lagging struct {
+	*journal.Journal
+	first, known freehold.Mark
+}
+
+func (l lagging) Bounds(context.Context) (first, head freehold.Mark, err error) {
+	return l.first, l.known, nil
+}
+
+func (l lagging) Read(ctx context.Context, after freehold.Mark, limit int) ([]freehold.Recorded, error) {
+	time.Sleep(time.Second)
+	return l.Journal.Read(ctx, after, limit)
+}
+
+// The answer was there when the former leader ended, but the new one had not heard of it.
+func TestAnswersNotHeardOfAreSeenBeforeOverdueDeadlinesFire(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		db := open(t, nil)
+		defer db.Close()
+		_, stopFormer := run(t, db, nil, checkout()...)
+		happen(t, db, Begun{"1"})
+		synctest.Wait()
+		stopFormer()
+		l := lagging{Journal: db.Journal()}
+		var err error
+		if l.first, l.known, err = db.Journal().Bounds(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		happen(t, db, Stock{"1"}, Paid{"1"})
+		time.Sleep(time.Minute)
+		_, stop := runVersion(t, db, 1, nil, []follow.Source{l}, checkout()...)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		stop()
+		if got := outcome(t, db, "1"); got != "Confirmed{1}" {
+			t.Errorf("%q, want Confirmed{1}", got)
 		}
 	})
 }
