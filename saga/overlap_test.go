@@ -2,6 +2,7 @@ package saga_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -235,6 +236,36 @@ func TestAnswersNotHeardOfAreSeenBeforeOverdueDeadlinesFire(t *testing.T) {
 		happen(t, db, Stock{"1"}, Paid{"1"})
 		time.Sleep(time.Minute)
 		_, stop := runVersion(t, db, 1, nil, []follow.Source{l}, checkout()...)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		stop()
+		if got := outcome(t, db, "1"); got != "Confirmed{1}" {
+			t.Errorf("%q, want Confirmed{1}", got)
+		}
+	})
+}
+
+// What is parked in one source says nothing of the answers in another.
+func TestAnswersAreSeenBesideAParkedEvent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		db, there := open(t, nil), openAs(t, "there", nil)
+		defer db.Close()
+		defer there.Close()
+		routes := checkout()
+		routes[3] = saga.On(Cancelled.id, func(context.Context, kv.Tx, *step, Cancelled) error { return errors.New("no") })
+		sources := []follow.Source{db.Journal(), lagging{Journal: there.Journal()}}
+		o := &saga.Options{Options: follow.Options{Attempts: 1}}
+		p, stop := runVersion(t, db, 1, o, sources, routes...)
+		happen(t, db, Begun{"1"}, Begun{"2"}, Cancelled{"2"})
+		time.Sleep(10 * time.Second)
+		if parked, err := p.Parked(t.Context(), 10); err != nil || len(parked) != 1 {
+			t.Fatalf("%d parked, %v", len(parked), err)
+		}
+		stop()
+		happen(t, there, Stock{"1"}, Paid{"1"})
+		time.Sleep(time.Minute)
+		_, stop = runVersion(t, db, 1, o, sources, routes...)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		stop()

@@ -142,8 +142,10 @@ func (p *Process[T, S]) catchUp(ctx context.Context) {
 			sleep(ctx, 100*time.Millisecond)
 		}
 	}
-	if err := p.WaitFor(ctx, freehold.NewToken(heads...)); err != nil && ctx.Err() == nil {
-		p.log.Warn("deadlines go on", "saga", p.name, "error", err)
+	for _, head := range heads { // an event that is parked holds up its own source's only
+		if err := p.WaitFor(ctx, freehold.NewToken(head)); err != nil && ctx.Err() == nil {
+			p.log.Warn("deadlines go on", "saga", p.name, "source", head.Source, "error", err)
+		}
 	}
 }
 
