@@ -180,7 +180,10 @@ func (s *databaseSink[T]) transact(ctx context.Context, batches ...*batch) error
 			}
 		}
 		if all := slices.Concat(wanted...); s.opts.Warm != nil && len(all) > 0 {
-			if err := Warm(ctx, tx, func() Hints { return s.opts.Warm(all) }); err != nil {
+			var err error
+			if failed, err = s.warm(ctx, tx, all); failed != nil {
+				return failed
+			} else if err != nil {
 				return err
 			}
 		}
@@ -216,12 +219,37 @@ func ofDatabase(err error) bool {
 
 // handle calls the handlers; a panic in one becomes its error.
 func (s *databaseSink[T]) handle(ctx context.Context, tx T, events []freehold.Recorded) (err error) {
+	defer recovered("handler", &err)
+	return s.router.apply(ctx, tx, events)
+}
+
+// warm gives the engine the hints of events. What their function panics with is an error
+// of the handlers that it is for.
+func (s *databaseSink[T]) warm(ctx context.Context, tx T, events []freehold.Recorded) (failed, err error) {
+	err = Warm(ctx, tx, func() Hints {
+		defer recovered("Options.Warm", &failed)
+		return s.opts.Warm(events)
+	})
+	return failed, err
+}
+
+// keyOf is the key of an event. A function of keys that panics has none for the event,
+// which is then held back with its stream: whoever parks it must get past it.
+func (s *databaseSink[T]) keyOf(r freehold.Recorded) (key string) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("handler panicked: %v\n%s", p, debug.Stack())
+			key = string(r.Stream)
+			s.opts.Log.Error("Options.Key panicked: the event goes by its stream", "follower", s.follower, "event", r.At.String(), "type", r.Type.String(), "panic", p)
 		}
 	}()
-	return s.router.apply(ctx, tx, events)
+	return s.opts.Key(r)
+}
+
+// recovered makes a panic an error. It is deferred.
+func recovered(who string, err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%s panicked: %v\n%s", who, p, debug.Stack())
+	}
 }
 
 // sort returns the events that handlers want now. Events of a parked key join its
@@ -236,7 +264,7 @@ func (s *databaseSink[T]) sort(ctx context.Context, k Keeper, events []freehold.
 			continue
 		}
 		if someParked {
-			if key := storable(s.opts.Key(*r)); s.parked.has(source, key) {
+			if key := storable(s.keyOf(*r)); s.parked.has(source, key) {
 				if err := putParked(ctx, k, s.follower, key, *r, "an earlier event of this key is parked", 0); err != nil {
 					return nil, err
 				}

@@ -282,7 +282,7 @@ func (s *databaseSink[T]) applyLanes(ctx context.Context, l *laned, from freehol
 		if !s.router.wants(r) {
 			continue
 		}
-		lane := laneOf(s.opts.Key(*r), l.n)
+		lane := laneOf(s.keyOf(*r), l.n)
 		if r.At.Position <= l.marks[lane].Position && !mutant.LaneSkipsByFloor {
 			continue
 		}

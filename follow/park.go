@@ -51,8 +51,8 @@ func parkedKey(key string, p freehold.Position) string {
 	return fmt.Sprintf("%s\x1f%020d", key, p)
 }
 
-// keyOf is the key of what parkedKey gave. A key may be empty, and hold any character.
-func keyOf(parked string) string { return parked[:max(0, len(parked)-len("\x1f")-20)] }
+// queueOf is the key of what parkedKey gave. A key may be empty, and hold any character.
+func queueOf(parked string) string { return parked[:max(0, len(parked)-len("\x1f")-20)] }
 
 // maxParkedKey is how much of a key every engine can keep beside a position.
 const maxParkedKey = 512
@@ -95,7 +95,7 @@ func readParked(ctx context.Context, k Keeper, types *freehold.Catalog, follower
 		if key != nil && !strings.HasPrefix(item.Key, from) || len(all) == limit {
 			break
 		}
-		if key != nil && keyOf(item.Key) != *key {
+		if key != nil && queueOf(item.Key) != *key {
 			continue // the key and this character are how another key begins
 		}
 		var p Parked
@@ -125,7 +125,7 @@ func (p *parkedKeys) load(ctx context.Context, k Keeper, follower string, s free
 		if err != nil {
 			return err
 		}
-		keys[keyOf(item.Key)] = true
+		keys[queueOf(item.Key)] = true
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -163,7 +163,7 @@ func (p *parkedKeys) remove(s freehold.Source, key string) {
 // park sets an event aside and moves the mark past it, in one transaction. The
 // failed attempt has been rolled back before.
 func (s *databaseSink[T]) park(ctx context.Context, from freehold.Mark, r freehold.Recorded, cause error, attempts int) error {
-	key := storable(s.opts.Key(r))
+	key := storable(s.keyOf(r))
 	_, err := s.db.Update(context.WithoutCancel(ctx), func(ctx context.Context, tx T) error {
 		k := s.db.Keeper(tx)
 		if err := k.Move(ctx, s.follower, from, r.At); err != nil {

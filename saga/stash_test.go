@@ -2,6 +2,7 @@ package saga_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -172,4 +173,45 @@ func TestEmptyIDConcernsNoInstance(t *testing.T) {
 			t.Errorf("found %v, %v, saw %v", found, err, seen)
 		}
 	})
+}
+
+// TestAnIDThatPanicsHoldsItsEventOnly has the function that names the instance look for
+// what an event does not have.
+func TestAnIDThatPanicsHoldsItsEventOnly(t *testing.T) {
+	t.Parallel()
+	for _, lanes := range []int{1, 4} {
+		t.Run(fmt.Sprintf("in %d lanes", lanes), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				db := open(t, nil)
+				defer db.Close()
+				var o saga.Options
+				o.Lanes = lanes
+				routes := checkout()
+				routes[1] = saga.On(func(e Stock) string { return string([]byte(e.ID)[:1]) }, func(_ context.Context, _ kv.Tx, s *step, _ Stock) error {
+					s.State.Stock = true
+					return nil
+				})
+				p, stop := run(t, db, &o, routes...)
+				happen(t, db, Begun{"1"}, Begun{"2"})
+				synctest.Wait()
+				if _, err := db.Append(t.Context(), freehold.Write{Stream: "in-2", Expect: freehold.Any, Events: []freehold.Event{Stock{""}}}); err != nil {
+					t.Fatal(err)
+				}
+				happen(t, db, Stock{"1"}, Stock{"2"}, Paid{"1"}, Paid{"2"})
+				time.Sleep(20 * time.Second)
+				synctest.Wait()
+				for _, id := range []string{"1", "2"} {
+					if got, want := outcome(t, db, id), "Confirmed{"+id+"}"; got != want {
+						t.Errorf("instance %s: %q, want %q", id, got, want)
+					}
+				}
+				parked, err := p.Parked(t.Context(), 10)
+				if err != nil || len(parked) != 1 || parked[0].Key != "in-2" {
+					t.Errorf("parked %+v, %v, want the event that names no instance, under its stream", parked, err)
+				}
+				stop()
+			})
+		})
+	}
 }
