@@ -220,3 +220,88 @@ func (o otherTypes) Read(ctx context.Context, after freehold.Mark, limit int) ([
 	o.types.Bind(rs)
 	return rs, err
 }
+
+// TestAKeyThatPanicsHoldsUpItsOwnStreamOnly has no key for one intent until somebody mends
+// the function of keys: no call may be made under another one.
+func TestAKeyThatPanicsHoldsUpItsOwnStreamOnly(t *testing.T) {
+	inTime(t, func(t *testing.T, s *service) {
+		var healed atomic.Bool
+		s.ask(upTo(20)...)
+		c, stop := s.run(&intent.Options{Key: func(r freehold.Recorded) string {
+			if e, err := r.Decode(); err == nil && e.(Asked).N == 0 && !healed.Load() {
+				panic("no lines")
+			}
+			return r.ID
+		}}, record)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		want := once(20)
+		want[0], want[5], want[10], want[15] = 0, 0, 0, 0
+		if got := s.recorded(20); !cmp.Equal(got, want) {
+			t.Errorf("recorded %v times, want %v", got, want)
+		}
+		if n := c.Open(); n != 4 {
+			t.Errorf("%d open, want the stream's 4", n)
+		}
+		healed.Store(true)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := s.recorded(20); !cmp.Equal(got, once(20)) {
+			t.Errorf("recorded %v times", got)
+		}
+		end(t, stop)
+		if n := s.calls(); n != 20 {
+			t.Errorf("%d calls of 20 intents", n)
+		}
+	})
+}
+
+// warmed is a database whose transactions have a use for hints.
+type warmed struct{ *flaky }
+
+type warmTx struct{ kv.Tx }
+
+func (warmTx) Warm(context.Context, follow.Hints) error { return nil }
+
+func (db warmed) Update(ctx context.Context, fn func(context.Context, kv.Tx) error) (freehold.Token, error) {
+	return db.flaky.Update(ctx, func(ctx context.Context, tx kv.Tx) error { return fn(ctx, warmTx{tx}) })
+}
+
+func (db warmed) Keeper(tx kv.Tx) follow.Keeper {
+	if w, ok := tx.(warmTx); ok {
+		tx = w.Tx
+	}
+	return db.flaky.Keeper(tx)
+}
+
+func TestHintsThatPanicHoldUpTheirOwnStreamOnly(t *testing.T) {
+	inTime(t, func(t *testing.T, s *service) {
+		s.ask(upTo(20)...)
+		o := &intent.Options{Log: slog.New(slog.DiscardHandler), Warm: func(rs []freehold.Recorded) (h follow.Hints) {
+			for _, r := range rs {
+				if e, err := r.Decode(); err == nil && e.(Asked).N == 0 {
+					panic("no lines")
+				}
+			}
+			return h
+		}}
+		c, err := intent.New("asker", warmed{s.db}, s.db.Journal(), o, s.call, recorder(record).all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- c.Run(ctx) }()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		want := once(20)
+		want[0], want[5], want[10], want[15] = 0, 0, 0, 0
+		if got := s.recorded(20); !cmp.Equal(got, want) {
+			t.Errorf("recorded %v times, want %v", got, want)
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -22,7 +22,8 @@ type Options struct {
 	// stops reading: those called, those that wait for their stream or for the next
 	// attempt. 0 is 16 times Pool.
 	Open int
-	// Key derives the key of the calls for an event. nil is "source/event id".
+	// Key derives the key of the calls for an event. While it panics on one, no call is
+	// made for it: another key would be another call. nil is "source/event id".
 	Key func(freehold.Recorded) string
 	// Warm tells what recording the outcomes of these intents will use. nil tells nothing.
 	Warm func(rs []freehold.Recorded) follow.Hints
@@ -250,7 +251,7 @@ func (c *Caller[T, E, O]) start(ctx context.Context, t *task[E, O]) {
 // attempts calls until there is an outcome. A place of the pool is held during
 // calls only, not during pauses.
 func (c *Caller[T, E, O]) attempts(ctx context.Context, t *task[E, O]) {
-	key, pause := c.opts.Key(t.r), c.opts.Pause
+	pause := c.opts.Pause
 	ctx = freehold.WithMeta(ctx, t.r.Caused())
 	for ; ; t.attempt++ {
 		select {
@@ -258,7 +259,7 @@ func (c *Caller[T, E, O]) attempts(ctx context.Context, t *task[E, O]) {
 		case <-ctx.Done():
 			return
 		}
-		err := c.callOnce(ctx, key, t)
+		err := c.callOnce(ctx, t)
 		<-c.slots
 		if err == nil {
 			c.mu.Lock()
@@ -270,14 +271,14 @@ func (c *Caller[T, E, O]) attempts(ctx context.Context, t *task[E, O]) {
 		if ctx.Err() != nil {
 			return
 		}
-		c.opts.Log.Warn("call has no outcome yet", "caller", c.name, "key", key, "attempt", t.attempt, "error", err)
+		c.opts.Log.Warn("call has no outcome yet", "caller", c.name, "event", t.r.At.String(), "id", t.r.ID, "attempt", t.attempt, "error", err)
 		sleep(ctx, pause/2+rand.N(pause/2+1))
 		pause = min(2*pause, c.opts.MaxPause)
 	}
 }
 
-// callOnce makes one call. What it panics with is its error.
-func (c *Caller[T, E, O]) callOnce(ctx context.Context, key string, t *task[E, O]) (err error) {
+// callOnce makes one call. What it, or the function of keys, panics with is its error.
+func (c *Caller[T, E, O]) callOnce(ctx context.Context, t *task[E, O]) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("call panicked: %v\n%s", p, debug.Stack())
@@ -292,6 +293,7 @@ func (c *Caller[T, E, O]) callOnce(ctx context.Context, key string, t *task[E, O
 		return fmt.Errorf("%s decodes to %T", t.r.Type, decoded)
 	}
 	t.event = e
+	key := c.opts.Key(t.r)
 	fault.Point("intent.call.before")
 	t.outcome, err = c.call(ctx, key, e, t.attempt)
 	fault.Point("intent.call.after")
