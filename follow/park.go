@@ -32,9 +32,11 @@ var (
 	// ErrParked is returned by [Follower.WaitFor] when the event that the token
 	// names is parked: its effect is not there, and waiting will not help.
 	ErrParked = errors.New("follow: the event is parked: see freehold parked")
-	// ErrNotRunning is returned for a request to a follower that is not running or
-	// keeps no marks in a database.
-	ErrNotRunning = errors.New("follow: the follower is not running, or has no database to park in")
+	// ErrNotRunning is returned for a request to a follower that is not running in this
+	// process, or keeps no marks in a database.
+	ErrNotRunning = errors.New("follow: the follower is not running here")
+
+	errNoDatabase = fmt.Errorf("%w with a database to park in", ErrNotRunning)
 )
 
 func parkedSpace(follower string, s freehold.Source) string {

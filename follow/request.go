@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/internal/mutant"
@@ -20,11 +21,12 @@ type operable interface {
 // errMoved says that a request has changed the stored mark.
 var errMoved = errors.New("follow: mark moved")
 
-// request is something an operator wants done in a source's loop.
+// request is something an operator wants done in a source's loop, and waits for.
 type request struct {
-	do    func(ctx context.Context, sink operable) error
-	moves bool
-	done  chan error
+	do     func(ctx context.Context, sink operable) error
+	moves  bool
+	caller context.Context // ends when nobody waits any more
+	done   chan error
 }
 
 // Parked lists up to limit parked events of all sources.
@@ -48,7 +50,9 @@ func (f *Follower) Parked(ctx context.Context, limit int) ([]Parked, error) {
 
 // Retry applies the parked events of a key in order. At the first that fails again
 // it stops and returns the handler's error; that event and those behind it stay
-// parked. [ErrNotParked] if there are none.
+// parked. [ErrNotParked] if there are none, [ErrNotRunning] if another instance runs the
+// follower. If ctx ends before its turn has come nothing is done; once it has begun its
+// outcome is waited for.
 func (f *Follower) Retry(ctx context.Context, s freehold.Source, key string) error {
 	return f.release(ctx, s, key, false)
 }
@@ -71,7 +75,7 @@ func (f *Follower) release(ctx context.Context, s freehold.Source, key string, g
 			return do(ctx, sink)
 		}
 	}
-	return fd.ask(ctx, &request{do: do, done: make(chan error, 1)})
+	return fd.ask(ctx, &request{do: do})
 }
 
 // historian is a source that can say which openings its history has.
@@ -97,13 +101,16 @@ func (f *Follower) feedOf(s freehold.Source) (*feed, error) {
 	return nil, fmt.Errorf("follow: %s does not follow %s", f.name, s)
 }
 
-// ask hands a request to the source's loop and waits for its answer.
+// ask hands a request to the source's loop and waits for its answer. If the caller goes
+// first, the request is not done; one that has begun is waited for, since what became of it
+// is known soon and its caller is to be told nothing else.
 func (fd *feed) ask(ctx context.Context, req *request) error {
 	fd.mu.Lock()
-	if fd.state == Stopped || fd.state == Failed {
+	if err := fd.notRunning(); err != nil {
 		fd.mu.Unlock()
-		return ErrNotRunning
+		return err
 	}
+	req.caller, req.done = ctx, make(chan error, 1)
 	fd.requests = append(fd.requests, req)
 	if fd.wake != nil {
 		fd.wake()
@@ -113,38 +120,71 @@ func (fd *feed) ask(ctx context.Context, req *request) error {
 	case err := <-req.done:
 		return err
 	case <-ctx.Done():
-		return ctx.Err()
 	}
+	fd.mu.Lock()
+	if i := slices.Index(fd.requests, req); i >= 0 {
+		fd.requests = slices.Delete(fd.requests, i, i+1)
+		req.done <- req.tooLate()
+	}
+	fd.mu.Unlock()
+	return <-req.done
+}
+
+// tooLate is the answer to a request whose caller has gone before it began.
+func (req *request) tooLate() error {
+	return fmt.Errorf("follow: nothing was done, its turn had not come: %w", req.caller.Err())
+}
+
+// notRunning is why no loop serves requests, if that is so. It is called with mu held.
+func (fd *feed) notRunning() error {
+	switch fd.state {
+	case Stopped:
+		return fmt.Errorf("%w: it has not begun, or has ended: see the service's log", ErrNotRunning)
+	case Failed:
+		return fmt.Errorf("%w: its database can no longer be used: restart the process", ErrNotRunning)
+	case Standby:
+		return fmt.Errorf("%w: another instance of the service runs it: ask that one", ErrNotRunning)
+	}
+	return nil
 }
 
 // serve does what was asked for, in the loop. It returns errMoved if the mark is
 // another one now.
 func (f *Follower) serve(ctx context.Context, fd *feed) error {
 	fd.mu.Lock()
-	requests := fd.requests
+	defer fd.mu.Unlock()
 	var moved error
-	if fd.requests = nil; fd.reread {
+	if fd.reread {
 		fd.reread, moved = false, errMoved
 	}
-	fd.mu.Unlock()
-	for _, req := range requests {
-		sink, ok := f.sink.(operable)
-		if !ok {
-			req.done <- ErrNotRunning
-			continue
-		}
-		err := req.do(ctx, sink)
+	for len(fd.requests) > 0 {
+		req := fd.requests[0] // the others may be taken back meanwhile
+		fd.requests = fd.requests[1:]
+		var err error
+		func() {
+			fd.mu.Unlock()
+			defer fd.mu.Lock()
+			err = f.do(ctx, req)
+		}()
 		if req.moves && err == nil {
 			moved = errMoved
 		}
-		req.done <- err
-	}
-	if len(requests) > 0 {
-		fd.mu.Lock()
 		fd.broadcast()
-		fd.mu.Unlock()
 	}
 	return moved
+}
+
+// do does a request, unless its caller has gone, and answers it.
+func (f *Follower) do(ctx context.Context, req *request) (err error) {
+	defer func() { req.done <- err }()
+	if req.caller.Err() != nil {
+		return req.tooLate()
+	}
+	sink, ok := f.sink.(operable)
+	if !ok {
+		return errNoDatabase
+	}
+	return req.do(ctx, sink)
 }
 
 // turnAway ends the loop's service: the state is final and open requests are
@@ -157,7 +197,7 @@ func (fd *feed) turnAway() {
 	}
 	fd.broadcast()
 	for _, req := range fd.requests {
-		req.done <- ErrNotRunning
+		req.done <- fd.notRunning()
 	}
 	fd.requests = nil
 }
