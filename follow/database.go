@@ -24,6 +24,7 @@ type databaseSink[T freehold.Tx] struct {
 	lanes    *laneTable
 	together *together
 	passed   *passed
+	hand     *inHand
 
 	incarnations *incarnations
 }
@@ -59,6 +60,8 @@ func (s *databaseSink[T]) Mark(ctx context.Context, source freehold.Source) (fre
 
 // Apply applies a batch, in lanes if there are some.
 func (s *databaseSink[T]) Apply(ctx context.Context, from freehold.Mark, events []freehold.Recorded) error {
+	s.hand.set(from.Source, events)
+	defer s.hand.set(from.Source, nil)
 	if l := s.lanes.get(from.Source); l != nil {
 		return s.applyLanes(ctx, l, from, events)
 	}
@@ -265,7 +268,7 @@ func (s *databaseSink[T]) sort(ctx context.Context, k Keeper, events []freehold.
 		}
 		if someParked {
 			if key := storable(s.keyOf(*r)); s.parked.has(source, key) {
-				if err := putParked(ctx, k, s.follower, key, *r, "an earlier event of this key is parked", 0); err != nil {
+				if err := s.putParked(ctx, k, key, *r, "an earlier event of this key is parked", 0); err != nil {
 					return nil, err
 				}
 				continue

@@ -121,7 +121,7 @@ func New[T freehold.Tx](name string, db DB[T], sources []Source, opts *Options, 
 	}
 	o := opts.withDefaults()
 	sink := &databaseSink[T]{follower: name, db: db, router: rt, opts: o,
-		parked: &parkedKeys{}, starts: &starts{}, lanes: &laneTable{}, together: &together{}, passed: &passed{}, incarnations: &incarnations{}}
+		parked: &parkedKeys{}, starts: &starts{}, lanes: &laneTable{}, together: &together{}, passed: &passed{}, hand: &inHand{}, incarnations: &incarnations{}}
 	return newFollower(name, sources, sink, &o), nil
 }
 

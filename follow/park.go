@@ -1,18 +1,21 @@
 package follow
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/kv"
 )
 
 // Parked is an event set aside, or one that waits behind it.
@@ -24,13 +27,17 @@ type Parked struct {
 	Attempts int               `json:"attempts"` // 0 for an event that waits behind a parked one
 	Since    time.Time         `json:"since"`
 	Event    freehold.Recorded `json:"event"` // as stored
+	// End is the position of the last event of its transaction, which is what the token of
+	// a command names. 0 is the event's own position.
+	End freehold.Position `json:"end,omitempty"`
 }
 
 var (
 	// ErrNotParked is returned for a key that has no parked events.
 	ErrNotParked = errors.New("follow: nothing is parked under this key")
 	// ErrParked is returned by [Follower.WaitFor] when the event that the token
-	// names is parked: its effect is not there, and waiting will not help.
+	// names, or one before it in its transaction, is parked: its effect is not there,
+	// and waiting will not help.
 	ErrParked = errors.New("follow: the event is parked: see freehold parked")
 	// ErrNotRunning is returned for a request to a follower that is not running in this
 	// process, or keeps no marks in a database.
@@ -70,16 +77,20 @@ func storable(key string) string {
 	return begin + "#" + hex.EncodeToString(digest[:])
 }
 
-func putParked(ctx context.Context, k Keeper, follower, key string, r freehold.Recorded, reason string, attempts int) error {
+func (s *databaseSink[T]) putParked(ctx context.Context, k Keeper, key string, r freehold.Recorded, reason string, attempts int) error {
 	const longest = 4096
 	if len(reason) > longest {
 		reason = strings.ToValidUTF8(reason[:longest], "")
 	}
-	raw, err := json.Marshal(Parked{Follower: follower, Source: r.At.Source, Key: key, Error: reason, Attempts: attempts, Since: time.Now().UTC(), Event: r})
+	p := Parked{Follower: s.follower, Source: r.At.Source, Key: key, Error: reason, Attempts: attempts, Since: time.Now().UTC(), Event: r}
+	if end := s.hand.end(r.At); end != r.At.Position {
+		p.End = end
+	}
+	raw, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
-	return k.Put(ctx, parkedSpace(follower, r.At.Source), parkedKey(key, r.At.Position), raw)
+	return k.Put(ctx, parkedSpace(s.follower, r.At.Source), parkedKey(key, r.At.Position), raw)
 }
 
 // readParked returns up to limit parked events of a key, in the order of release, or of
@@ -171,7 +182,7 @@ func (s *databaseSink[T]) park(ctx context.Context, from freehold.Mark, r freeho
 		if err := k.Move(ctx, s.follower, from, r.At); err != nil {
 			return err
 		}
-		return putParked(ctx, k, s.follower, key, r, cause.Error(), attempts)
+		return s.putParked(ctx, k, key, r, cause.Error(), attempts)
 	})
 	if err != nil {
 		return fmt.Errorf("park %s: %w", r.At, err)
@@ -236,23 +247,44 @@ func (s *databaseSink[T]) list(ctx context.Context, source Source, limit int) (a
 	return all, err
 }
 
-// isParked reports whether the event at a position is parked.
-func (s *databaseSink[T]) isParked(ctx context.Context, source Source, at freehold.Position) (found bool, err error) {
+// isParked reports whether the event at a position is parked, or one of its transaction
+// that stands before it.
+func (s *databaseSink[T]) isParked(ctx context.Context, source Source, want freehold.Position) (found bool, err error) {
 	if s.parked.count(source.Name()) == 0 {
 		return false, nil
 	}
-	suffix := parkedKey("", at)
 	err = s.db.View(ctx, func(ctx context.Context, tx T) error {
 		for item, err := range s.db.Keeper(tx).Scan(ctx, parkedSpace(s.follower, source.Name()), "") {
 			if err != nil {
 				return err
 			}
-			if strings.HasSuffix(item.Key, suffix) {
-				found = true
+			at, end, err := spanOf(item)
+			if err != nil {
+				return err
+			}
+			if found = at <= want && want <= end; found {
 				return nil
 			}
 		}
 		return nil
 	})
 	return found, err
+}
+
+// spanOf is from where to where the transaction of a parked event reaches, as far as
+// tokens ask for it.
+func spanOf(item kv.Item) (at, end freehold.Position, err error) {
+	n, err := strconv.ParseInt(item.Key[len(queueOf(item.Key))+len("\x1f"):], 10, 64)
+	if err != nil {
+		return 0, 0, fmt.Errorf("parked event %q: %w", item.Key, err)
+	}
+	at = freehold.Position(n)
+	if !bytes.Contains(item.Value, []byte(`"end":`)) { // most have none, and a queue may be long
+		return at, at, nil
+	}
+	var p struct{ End freehold.Position }
+	if err := json.Unmarshal(item.Value, &p); err != nil {
+		return 0, 0, fmt.Errorf("parked event %q: %w", item.Key, err)
+	}
+	return at, max(at, p.End), nil
 }

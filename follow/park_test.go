@@ -1,6 +1,8 @@
 package follow_test
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -74,5 +76,51 @@ func TestAnyTextIsAKey(t *testing.T) {
 	}
 	if left, err := f.Parked(ctx, 100); err != nil || len(left) > 0 {
 		t.Errorf("%d events are parked still, %v", len(left), err)
+	}
+}
+
+// TestATokenNamesItsWholeTransaction parks the first event of a command, whose token names
+// the last one: nobody may read as if the first one had been applied.
+func TestATokenNamesItsWholeTransaction(t *testing.T) {
+	t.Parallel()
+	for _, lanes := range []int{1, 4} {
+		t.Run(fmt.Sprintf("in %d lanes", lanes), func(t *testing.T) {
+			t.Parallel()
+			db, source := open(t), open(t)
+			command := func(events ...freehold.Event) freehold.Token {
+				t.Helper()
+				tok, err := source.Append(t.Context(), freehold.Write{Stream: "n-a", Expect: freehold.Any, Events: events})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return tok
+			}
+			ctx := patient(t)
+			f := start(t, db, source.Journal(), inLanes(lanes), poisoned(new(atomic.Bool)))
+			before := command(Noted{"1"}, Other{})
+			if err := f.WaitFor(ctx, before); err != nil {
+				t.Fatal(err)
+			}
+			failed := command(Noted{"poison"}, Other{}, Other{})
+			if err := f.WaitFor(ctx, failed); !errors.Is(err, follow.ErrParked) {
+				t.Errorf("its first event is parked: %v, want ErrParked", err)
+			}
+			queued := command(Noted{"2"}, Other{})
+			if err := f.WaitFor(ctx, queued); !errors.Is(err, follow.ErrParked) {
+				t.Errorf("its first event waits behind a parked one: %v, want ErrParked", err)
+			}
+			behind := command(Other{}, Other{})
+			for name, tok := range map[string]freehold.Token{"before": before, "behind": behind} {
+				if err := f.WaitFor(ctx, tok); err != nil {
+					t.Errorf("the command %s has no part of it: %v", name, err)
+				}
+			}
+			if err := f.Release(ctx, "here", "n-a"); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.WaitFor(ctx, failed); err != nil {
+				t.Errorf("given up: %v", err)
+			}
+		})
 	}
 }
