@@ -158,6 +158,7 @@ func (s *databaseSink[T]) transact(ctx context.Context, batches ...*batch) error
 		}
 	}
 	openings := make([][]string, len(batches))
+	var behind []map[string]string
 	for i, b := range batches {
 		openings[i] = s.incarnations.unknown(b.from.Source, b.events)
 	}
@@ -166,6 +167,7 @@ func (s *databaseSink[T]) transact(ctx context.Context, batches ...*batch) error
 		failed = nil
 		k := s.db.Keeper(tx)
 		wanted := make([][]freehold.Recorded, len(batches))
+		behind = make([]map[string]string, len(batches))
 		for i, b := range batches {
 			if !mutant.MarkOutsideTx {
 				if err := k.Move(ctx, s.follower, b.from, b.to()); err != nil {
@@ -178,7 +180,7 @@ func (s *databaseSink[T]) transact(ctx context.Context, batches ...*batch) error
 				}
 			}
 			var err error
-			if wanted[i], err = s.sort(ctx, k, b.events); err != nil {
+			if wanted[i], behind[i], err = s.sort(ctx, k, b.events); err != nil {
 				return err
 			}
 		}
@@ -204,6 +206,7 @@ func (s *databaseSink[T]) transact(ctx context.Context, batches ...*batch) error
 	if err == nil {
 		for i, b := range batches {
 			s.incarnations.add(b.from.Source, openings[i])
+			s.parked.put(b.from.Source, behind[i])
 		}
 	}
 	return err
@@ -255,26 +258,33 @@ func recovered(who string, err *error) {
 	}
 }
 
-// sort returns the events that handlers want now. Events of a parked key join its
-// queue instead.
-func (s *databaseSink[T]) sort(ctx context.Context, k Keeper, events []freehold.Recorded) ([]freehold.Recorded, error) {
+// sort returns the events that handlers want now. Events that have to wait behind a parked
+// one join its queue instead; behind are the keys of those that joined another key's.
+func (s *databaseSink[T]) sort(ctx context.Context, k Keeper, events []freehold.Recorded) (wanted []freehold.Recorded, behind map[string]string, err error) {
 	source := events[0].At.Source
 	someParked := s.parked.count(source) > 0
-	wanted := make([]freehold.Recorded, 0, len(events))
+	wanted = make([]freehold.Recorded, 0, len(events))
 	for i := range events {
 		r := &events[i]
 		if !s.router.wants(r) {
 			continue
 		}
 		if someParked {
-			if key := storable(s.keyOf(*r)); s.parked.has(source, key) {
-				if err := s.putParked(ctx, k, key, *r, "an earlier event of this key is parked", 0); err != nil {
-					return nil, err
+			key := storable(s.keyOf(*r))
+			if queue, waits := s.parked.queue(source, key, storable(string(r.Stream)), behind); waits {
+				if err := s.putParked(ctx, k, queue, key, *r, "an earlier event of this key is parked", 0); err != nil {
+					return nil, nil, err
+				}
+				if queue != key {
+					if behind == nil {
+						behind = map[string]string{}
+					}
+					behind[key] = queue
 				}
 				continue
 			}
 		}
 		wanted = append(wanted, *r)
 	}
-	return wanted, nil
+	return wanted, behind, nil
 }

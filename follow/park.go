@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -30,6 +29,8 @@ type Parked struct {
 	// End is the position of the last event of its transaction, which is what the token of
 	// a command names. 0 is the event's own position.
 	End freehold.Position `json:"end,omitempty"`
+	// Own is the event's own key, if it waits in the queue of another one, Key.
+	Own *string `json:"own,omitempty"`
 }
 
 var (
@@ -77,7 +78,8 @@ func storable(key string) string {
 	return begin + "#" + hex.EncodeToString(digest[:])
 }
 
-func (s *databaseSink[T]) putParked(ctx context.Context, k Keeper, key string, r freehold.Recorded, reason string, attempts int) error {
+// putParked stores an event in the queue of a key, which may be another one than its own.
+func (s *databaseSink[T]) putParked(ctx context.Context, k Keeper, key, own string, r freehold.Recorded, reason string, attempts int) error {
 	const longest = 4096
 	if len(reason) > longest {
 		reason = strings.ToValidUTF8(reason[:longest], "")
@@ -85,6 +87,9 @@ func (s *databaseSink[T]) putParked(ctx context.Context, k Keeper, key string, r
 	p := Parked{Follower: s.follower, Source: r.At.Source, Key: key, Error: reason, Attempts: attempts, Since: time.Now().UTC(), Event: r}
 	if end := s.hand.end(r.At); end != r.At.Position {
 		p.End = end
+	}
+	if own != key {
+		p.Own = &own
 	}
 	raw, err := json.Marshal(p)
 	if err != nil {
@@ -125,54 +130,6 @@ func readParked(ctx context.Context, k Keeper, types *freehold.Catalog, follower
 	return all, nil
 }
 
-// parkedKeys is which keys of each source have parked events. The loop of a source
-// is the only one that changes its part.
-type parkedKeys struct {
-	mu   sync.RWMutex
-	keys map[freehold.Source]map[string]bool
-}
-
-func (p *parkedKeys) load(ctx context.Context, k Keeper, follower string, s freehold.Source) error {
-	keys := map[string]bool{}
-	for item, err := range k.Scan(ctx, parkedSpace(follower, s), "") {
-		if err != nil {
-			return err
-		}
-		keys[queueOf(item.Key)] = true
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.keys == nil {
-		p.keys = map[freehold.Source]map[string]bool{}
-	}
-	p.keys[s] = keys
-	return nil
-}
-
-func (p *parkedKeys) has(s freehold.Source, key string) bool {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return p.keys[s][key]
-}
-
-func (p *parkedKeys) count(s freehold.Source) int {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return len(p.keys[s])
-}
-
-func (p *parkedKeys) add(s freehold.Source, key string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.keys[s][key] = true
-}
-
-func (p *parkedKeys) remove(s freehold.Source, key string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.keys[s], key)
-}
-
 // park sets an event aside and moves the mark past it, in one transaction. The
 // failed attempt has been rolled back before.
 func (s *databaseSink[T]) park(ctx context.Context, from freehold.Mark, r freehold.Recorded, cause error, attempts int) error {
@@ -182,7 +139,7 @@ func (s *databaseSink[T]) park(ctx context.Context, from freehold.Mark, r freeho
 		if err := k.Move(ctx, s.follower, from, r.At); err != nil {
 			return err
 		}
-		return s.putParked(ctx, k, key, r, cause.Error(), attempts)
+		return s.putParked(ctx, k, key, key, r, cause.Error(), attempts)
 	})
 	if err != nil {
 		return fmt.Errorf("park %s: %w", r.At, err)

@@ -187,7 +187,8 @@ func (p *Process[T, S]) hints(rs []freehold.Recorded) follow.Hints {
 }
 
 // key is the id of the instance that an event concerns; the events of one instance
-// are parked together.
+// are parked together. Where nobody can tell it is the stream, and what follows in a stream
+// that has parked events waits behind them, whichever instance it is of.
 func (p *Process[T, S]) key(r freehold.Recorded) string {
 	if e, err := r.Decode(); err == nil {
 		for _, d := range p.definitions {
