@@ -148,7 +148,9 @@ type starter interface {
 }
 
 // Run follows all sources until ctx ends, then finishes the batch in hand and
-// returns nil. It returns early only if the database can no longer be used.
+// returns nil. It returns early only if the database can no longer be used, or if a
+// handler ended its goroutine instead of returning. Behind that it may be called again:
+// an event whose handler exits is parked like one that kills the process.
 func (f *Follower) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -156,9 +158,14 @@ func (f *Follower) Run(ctx context.Context) error {
 	running.Go(func() { f.heed(ctx) })
 	for _, fd := range f.feeds {
 		running.Go(func() {
-			if err := f.follow(ctx, fd); err != nil {
-				cancel(err)
-			}
+			err := errExited // unless it returns
+			defer func() {
+				if err != nil {
+					fd.set(Failed, err)
+					cancel(err)
+				}
+			}()
+			err = f.follow(ctx, fd)
 		})
 	}
 	running.Wait()
@@ -184,7 +191,7 @@ func (f *Follower) follow(ctx context.Context, fd *feed) error {
 				f.diverged(name)
 			}
 			sleep(ctx, f.opts.Pause)
-		case errors.Is(err, freehold.ErrLatched), errors.Is(err, freehold.ErrClosed):
+		case errors.Is(err, freehold.ErrLatched), errors.Is(err, freehold.ErrClosed), errors.Is(err, errExited):
 			fd.set(Failed, err)
 			return err
 		case errors.Is(err, freehold.ErrDiverged), errors.Is(err, freehold.ErrGone):

@@ -307,6 +307,7 @@ func (s *databaseSink[T]) applyLanes(ctx context.Context, l *laned, from freehol
 			continue
 		}
 		run := func() {
+			errs[lane] = errExited // unless it returns
 			errs[lane] = s.laneSink(l, lane, from, floor, part[len(part)-1].At).applyAll(ctx, l.marks[lane], part)
 		}
 		if serial {

@@ -141,7 +141,7 @@ func (fd *feed) notRunning() error {
 	case Stopped:
 		return fmt.Errorf("%w: it has not begun, or has ended: see the service's log", ErrNotRunning)
 	case Failed:
-		return fmt.Errorf("%w: its database can no longer be used: restart the process", ErrNotRunning)
+		return fmt.Errorf("%w: it has failed, restart the process: %w", ErrNotRunning, fd.err)
 	case Standby:
 		return fmt.Errorf("%w: another instance of the service runs it: ask that one", ErrNotRunning)
 	}
@@ -176,6 +176,7 @@ func (f *Follower) serve(ctx context.Context, fd *feed) error {
 
 // do does a request, unless its caller has gone, and answers it.
 func (f *Follower) do(ctx context.Context, req *request) (err error) {
+	err = errExited // unless it returns
 	defer func() { req.done <- err }()
 	if req.caller.Err() != nil {
 		return req.tooLate()

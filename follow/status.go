@@ -24,7 +24,8 @@ const (
 	Diverged State = "diverged"
 	// Standby: another instance of the service follows; the place is the stored one.
 	Standby State = "standby"
-	// Failed: the database can no longer be used; the process must restart.
+	// Failed: Run has ended with an error. The process must restart if the database can no
+	// longer be used.
 	Failed State = "failed"
 )
 

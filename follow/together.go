@@ -50,25 +50,38 @@ func (s *databaseSink[T]) transactTogether(ctx context.Context, from freehold.Ma
 	group := t.waiting
 	t.waiting = nil
 	t.mu.Unlock()
-	err := s.transact(ctx, group...)
+	s.transactGroup(ctx, group, b)
+	return s.orAlone(ctx, b)
+}
+
+// transactGroup applies batches in one transaction, lets the next ones go and tells each
+// what became of it, also if a handler ends the goroutine.
+func (s *databaseSink[T]) transactGroup(ctx context.Context, group []*batch, own *batch) {
+	err := errExited
+	defer func() {
+		t := s.together
+		t.mu.Lock()
+		if t.busy = len(t.waiting) > 0; t.busy {
+			t.waiting[0].turn <- true
+		}
+		t.mu.Unlock()
+		for _, one := range group {
+			if one.err = err; one != own {
+				one.turn <- false
+			}
+		}
+	}()
+	err = s.transact(ctx, group...)
 	if err != nil && len(group) > 1 && (!ofDatabase(err) || errors.Is(err, freehold.ErrFenced)) {
 		err = errAlone
 	}
-	t.mu.Lock()
-	if t.busy = len(t.waiting) > 0; t.busy {
-		t.waiting[0].turn <- true
-	}
-	t.mu.Unlock()
-	for _, one := range group {
-		if one.err = err; one != b {
-			one.turn <- false
-		}
-	}
-	return s.orAlone(ctx, b)
 }
 
 // errAlone says that a batch is to be run by itself.
 var errAlone = errors.New("follow: run it alone")
+
+// errExited is what became of a batch whose handler did not come back: Run ends with it.
+var errExited = errors.New("follow: a handler ended its goroutine, by runtime.Goexit or a test's FailNow: it has to return an error")
 
 func (s *databaseSink[T]) orAlone(ctx context.Context, b *batch) error {
 	if b.err == errAlone {
