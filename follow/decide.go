@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,6 +83,10 @@ func (f *Follower) Decisions(ctx context.Context, s freehold.Source) ([]Decision
 	return nil, nil
 }
 
+// sortable is a layout of times that stand in their order as texts. Older records have
+// time.RFC3339Nano, which leaves digits out, so that they are put in order when they are read.
+const sortable = "2006-01-02T15:04:05.000000000Z"
+
 func decisionSpace(follower string, s freehold.Source) string {
 	return "decision/" + follower + "/" + string(s)
 }
@@ -124,7 +129,7 @@ func (s *databaseSink[T]) settle(ctx context.Context, d Decision) error {
 				return err
 			}
 		}
-		return k.Put(ctx, decisionSpace(s.follower, source), fmt.Sprintf("%s %s", d.Time.Format(time.RFC3339Nano), strings.ReplaceAll(string(d.Mark.Epoch), "/", "")), raw)
+		return k.Put(ctx, decisionSpace(s.follower, source), fmt.Sprintf("%s %s", d.Time.UTC().Format(sortable), strings.ReplaceAll(string(d.Mark.Epoch), "/", "")), raw)
 	})
 	if err == nil && lanes != nil {
 		lanes.leveled(d.Base, 1)
@@ -147,5 +152,6 @@ func (s *databaseSink[T]) decisions(ctx context.Context, source freehold.Source)
 		}
 		return nil
 	})
+	slices.SortStableFunc(all, func(a, b Decision) int { return a.Time.Compare(b.Time) })
 	return all, err
 }

@@ -75,7 +75,7 @@ func (o *Options) withDefaults() Options {
 }
 
 // Follower reads sources in order, with a place in each. All methods are safe for
-// concurrent use; Run may be called once.
+// concurrent use, but for Run: one call at a time, and again when it has returned.
 type Follower struct {
 	name  string
 	sink  Sink
@@ -138,7 +138,9 @@ func newFollower(name string, sources []Source, sink Sink, opts *Options) *Follo
 func (f *Follower) Name() string { return f.name }
 
 // OnDiverged has fn called each time a source turns out not to have the follower's
-// place any more, from the goroutine that follows it. It is called before Run.
+// place any more, from the goroutine that follows it: when it stops as diverged, and also
+// when it merely goes back to its stored mark, of which the source may well know, and goes
+// on. It is called before Run.
 func (f *Follower) OnDiverged(fn func(s freehold.Source)) { f.diverged = fn }
 
 // starter is a sink that wants to know when the follower starts and stops.

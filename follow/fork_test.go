@@ -1,7 +1,10 @@
 package follow_test
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -10,6 +13,7 @@ import (
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/kv"
 	"github.com/freehold-go/freehold/memory"
 )
 
@@ -211,5 +215,43 @@ func TestParkedOrphansAreDecidedToo(t *testing.T) {
 	}
 	if got, want := read(t, db, "note/n-a"), "1;new;"; got != want {
 		t.Errorf("n-a is %q, want %q", got, want)
+	}
+}
+
+// TestDecisionsAreToldOldestFirst has some on record whose times have few digits.
+func TestDecisionsAreToldOldestFirst(t *testing.T) {
+	t.Parallel()
+	db, source := open(t), open(t)
+	f, err := follow.New("f", db, []follow.Source{source.Journal()}, quiet(), follow.On(notes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	noon := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	want := []time.Time{noon, noon.Add(time.Second / 2), noon.Add(time.Second/2 + 1), noon.Add(time.Second)}
+	_, err = db.Update(t.Context(), func(ctx context.Context, tx kv.Tx) error {
+		for _, at := range want {
+			raw, err := json.Marshal(follow.Decision{Choice: follow.Kept, Time: at})
+			if err != nil {
+				return err
+			}
+			if err := db.Keeper(tx).Put(ctx, "decision/f/here", at.Format(time.RFC3339Nano)+" epoch", raw); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := f.Decisions(t.Context(), "here")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []time.Time
+	for _, d := range all {
+		got = append(got, d.Time)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("told in the order %v", got)
 	}
 }

@@ -160,11 +160,9 @@ func (s *databaseSink[T]) release(ctx context.Context, source Source, key string
 		return fmt.Errorf("%w: follower %s, source %s, key %s", ErrNotParked, s.follower, name, key)
 	}
 	for {
-		var failed error
 		left := 0
 		_, err := s.db.Update(context.WithoutCancel(ctx), func(ctx context.Context, tx T) error {
 			k := s.db.Keeper(tx)
-			failed = nil
 			queue, err := readParked(ctx, k, source.Types(), s.follower, name, &key, 2)
 			if left = len(queue); err != nil || left == 0 {
 				return err
@@ -179,8 +177,8 @@ func (s *databaseSink[T]) release(ctx context.Context, source Source, key string
 				if err := k.Put(ctx, releasedSpace(s.follower, name), at, raw); err != nil {
 					return err
 				}
-			} else if failed = s.handle(ctx, tx, []freehold.Recorded{first.Event}); failed != nil {
-				return failed
+			} else if err := s.handle(ctx, tx, []freehold.Recorded{first.Event}); err != nil {
+				return err
 			}
 			left--
 			return k.Delete(ctx, parkedSpace(s.follower, name), at)

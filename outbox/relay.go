@@ -32,8 +32,9 @@ type Options struct {
 }
 
 // Relay publishes a journal to a broker. It is a follower whose mark is what the
-// broker last holds, and keeps nothing itself. Run may be called once; the other
-// methods are safe for concurrent use.
+// broker last holds, and keeps nothing itself. Run is called by one goroutine at a time,
+// and may be called again when it has returned; the other methods are safe for concurrent
+// use.
 type Relay struct {
 	journal *journal.Journal
 	pub     transport.Publisher
