@@ -43,13 +43,26 @@ func (db *DB) grow(bytes int) {
 // near reports whether the quota is near enough to look each second.
 func (s Size) near() bool { return s.Quota > 0 && float64(s.Used) > 0.5*float64(s.Quota) }
 
-// room refuses to write where members have none left.
-func (db *DB) room() error {
+// admit returns those that may write now: where members have no room left, only what
+// frees some. These come to stand first, and are committed without the others, which
+// are refused behind them.
+func (db *DB) admit(waiting jobs) (jobs, error) {
 	size := db.Size()
 	if size.Quota == 0 || float64(size.Used) < full*float64(size.Quota) {
-		return nil
+		return waiting, nil
 	}
-	return fmt.Errorf("etcd: %s at %s: the members have %d of %d bytes in use: compact and defragment them, or raise --quota-backend-bytes, and let old events be cut (retain=168h in the URL): nothing is written before: %w",
+	n := 0
+	for i, j := range waiting {
+		if j.Work.frees {
+			copy(waiting[n+1:i+1], waiting[n:i])
+			waiting[n] = j
+			n++
+		}
+	}
+	if n > 0 {
+		return waiting[:n], nil
+	}
+	return nil, fmt.Errorf("etcd: %s at %s: the members have %d of %d bytes in use: compact and defragment them, or raise --quota-backend-bytes, and let old events be cut (retain=168h in the URL): only what the cut needs is written before: %w",
 		db.name, db.at.shown, size.Used, size.Quota, freehold.ErrUnavailable)
 }
 

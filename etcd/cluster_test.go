@@ -218,7 +218,7 @@ func TestWritingStopsBeforeTheQuota(t *testing.T) {
 		})
 		time.Sleep(4 * time.Millisecond) // about 4 MiB/s
 	}
-	if !errors.Is(err, freehold.ErrUnavailable) || !strings.Contains(err.Error(), "nothing is written before") {
+	if !errors.Is(err, freehold.ErrUnavailable) || !strings.Contains(err.Error(), "is written before") {
 		t.Errorf("near the quota: %v", err)
 	}
 	client, _ := raw(t, url)

@@ -43,7 +43,7 @@ func (s store) Register(ctx context.Context, consumer string, at freehold.Mark) 
 	if known && (was.at == at || at.Position > was.at.Position) && time.Since(was.when) < db.opts.told {
 		return nil
 	}
-	j := &job{}
+	j := &job{frees: true} // the cut goes up to the lowest mark
 	_, err := db.queue.Do(ctx, j, func(ctx context.Context) error {
 		if at.Position < j.from.Position {
 			return fmt.Errorf("etcd: %w", journal.Gone(db.name, at.Position, j.from.Position))
@@ -153,14 +153,16 @@ func retired(ctx context.Context, k follow.Keeper) (gone func(p follow.Place) bo
 	}, nil
 }
 
-// change runs fn in a transaction, with what tells where a follower stands.
+// change runs fn in a transaction that frees room, with what tells where a follower
+// stands.
 func (s store) change(ctx context.Context, fn func(ctx context.Context, tx kv.Tx, at func(follower string) *follow.Place) error) error {
-	_, err := s.db.Update(ctx, func(ctx context.Context, tx kv.Tx) error {
-		places, err := follow.Places(ctx, s.db.Keeper(tx), s.db.name)
+	j := &job{frees: true}
+	_, err := s.db.queue.Do(ctx, j, func(ctx context.Context) error {
+		places, err := follow.Places(ctx, s.db.Keeper(j.tx), s.db.name)
 		if err != nil {
 			return err
 		}
-		return fn(ctx, tx, func(follower string) *follow.Place {
+		return fn(ctx, j.tx, func(follower string) *follow.Place {
 			for i := range places {
 				if places[i].Follower == follower {
 					return &places[i]

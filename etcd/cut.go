@@ -172,7 +172,7 @@ func (db *DB) complain(needs *follow.Place) {
 
 // moveFirst commits where the journal begins, unless a mark stands below by now.
 func (db *DB) moveFirst(ctx context.Context, to freehold.Mark) error {
-	j := &job{}
+	j := &job{frees: true}
 	_, err := db.queue.Do(ctx, j, func(ctx context.Context) error {
 		needs, err := db.lowest(ctx, j.tx)
 		if err == nil && needs != nil && needs.Mark.Position < to.Position {

@@ -23,6 +23,7 @@ import (
 // job is a caller's closure and the transaction that it was given last.
 type job struct {
 	tx    *overlay.Tx
+	frees bool          // it writes little, and old events cannot be cut without it
 	from  freehold.Mark // where the journal begins
 	first freehold.Mark // where it is to begin from now on; the zero Mark leaves it
 }
@@ -103,6 +104,9 @@ func (db *DB) commitSome(waiting jobs) (n int, err error) {
 	if err := db.ready(); err != nil {
 		return 0, err
 	}
+	if waiting, err = db.admit(waiting); err != nil {
+		return 0, err
+	}
 	if known, _, _, err := db.known(); err == nil && known.modified > db.base.modified {
 		// Another process has written. On a cluster that went back since to where this one
 		// was, nothing else would say so.
@@ -156,7 +160,7 @@ func (db *DB) commitSome(waiting jobs) (n int, err error) {
 }
 
 // ready finds out what became of a commit whose outcome was unknown, and refuses to
-// go on where the cluster went back in time or the members have no room left.
+// go on where the cluster went back in time.
 func (db *DB) ready() error {
 	if _, _, _, err := db.known(); err != nil && errors.Is(err, freehold.ErrLatched) {
 		return err
@@ -168,7 +172,7 @@ func (db *DB) ready() error {
 		db.uncertain = ""
 		return db.reload()
 	}
-	return db.room()
+	return nil
 }
 
 // runGroup runs closures one after the other, each on what those before it have
