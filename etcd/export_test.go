@@ -32,3 +32,9 @@ func (o Options) Through(call grpc.UnaryClientInterceptor, patience time.Duratio
 	o.dial, o.patience = []grpc.DialOption{grpc.WithChainUnaryInterceptor(call)}, patience
 	return &o
 }
+
+// Streaming returns options for a database whose streams go through an interceptor, too.
+func (o Options) Streaming(open grpc.StreamClientInterceptor) *Options {
+	o.dial = append(o.dial, grpc.WithChainStreamInterceptor(open))
+	return &o
+}

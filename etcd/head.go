@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/freehold-go/freehold"
@@ -51,6 +52,7 @@ func (db *DB) publish(h head) {
 		return
 	}
 	db.checked = time.Now()
+	h.at = max(h.at, db.durable.at) // a watch tells of a head when it was written
 	moved := h.mark != db.durable.mark
 	db.durable = h
 	if moved {
@@ -130,7 +132,9 @@ func (db *DB) compare(was, now head) error {
 }
 
 // watch learns of other processes' commits. Beneath it the head is asked for now
-// and then, for a watch on a cluster that went back hears nothing.
+// and then, for a watch on a cluster that went back hears nothing. It watches from where
+// the head was last seen: others than this journal's processes may write to the cluster,
+// so that members have long forgotten when an idle journal's head was written.
 func (db *DB) watch(ctx context.Context) {
 	defer close(db.watched)
 	ticker := time.NewTicker(stale)
@@ -142,11 +146,14 @@ func (db *DB) watch(ctx context.Context) {
 			return
 		}
 		watching, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
-		changes := db.client.Watch(watching, db.key(kindHead), clientv3.WithRev(h.modified+1))
+		changes := db.client.Watch(watching, db.key(kindHead), clientv3.WithRev(h.at+1))
 		for open := true; open; {
 			select {
 			case resp, ok := <-changes:
 				if open = ok && resp.Err() == nil; !open {
+					if errors.Is(resp.Err(), rpctypes.ErrCompacted) {
+						_, _ = db.refresh(ctx) // else the next watch ends in the same way
+					}
 					break
 				}
 				if n := len(resp.Events); n > 0 && resp.Events[n-1].Type == clientv3.EventTypePut {
