@@ -284,7 +284,7 @@ func (f *Follower) pass(ctx context.Context, fd *feed, begun *bool, progress fun
 // compare finds out, before anything is read, whether the source still has the
 // place: a source that ends below it, or has another hash there, went back.
 func (f *Follower) compare(ctx context.Context, fd *feed, place freehold.Mark) error {
-	_, head, err := fd.bounds(ctx)
+	_, head, err := Fresh(ctx, fd.source)
 	if err != nil {
 		return err
 	}
@@ -293,17 +293,6 @@ func (f *Follower) compare(ctx context.Context, fd *feed, place freehold.Mark) e
 			f.name, place, place.Chain, head.Position, head.Chain, freehold.ErrDiverged)
 	}
 	return nil
-}
-
-// bounds asks the source for its bounds: another instance may have written what this
-// process has not heard of.
-func (fd *feed) bounds(ctx context.Context) (first, head freehold.Mark, err error) {
-	if s, ok := fd.source.(interface {
-		Fresh(ctx context.Context) (first, head freehold.Mark, err error)
-	}); ok {
-		return s.Fresh(ctx)
-	}
-	return fd.source.Bounds(ctx)
 }
 
 // deal checks events against the reading place: duplicates are dropped, each event

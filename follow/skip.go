@@ -20,7 +20,7 @@ func (l *Lost) Cut() bool { return l.Base.Position > l.Mark.Position }
 
 // cut finds where the source begins, above a place.
 func (fd *feed) cut(ctx context.Context, place freehold.Mark) (first freehold.Mark, err error) {
-	first, _, err = fd.bounds(ctx)
+	first, _, err = Fresh(ctx, fd.source)
 	switch {
 	case err != nil:
 		return place, err

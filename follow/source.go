@@ -27,6 +27,17 @@ type Source interface {
 	Wait(ctx context.Context, after freehold.Mark) error
 }
 
+// Fresh is s.Bounds as the source has them at this moment, if s can ask: another instance
+// of the service may have written what this process has not heard of yet.
+func Fresh(ctx context.Context, s Source) (first, head freehold.Mark, err error) {
+	if f, ok := s.(interface {
+		Fresh(ctx context.Context) (first, head freehold.Mark, err error)
+	}); ok {
+		return f.Fresh(ctx)
+	}
+	return s.Bounds(ctx)
+}
+
 // DB is a database in which followers keep their marks beside their effects.
 // Only engines implement it.
 type DB[T freehold.Tx] interface {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -304,4 +305,64 @@ func TestHintsThatPanicHoldUpTheirOwnStreamOnly(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// late is a journal whose process has not heard of the last commits of another instance.
+type late struct {
+	follow.Source
+	heard freehold.Mark
+	fresh error // the first answer of the database, if it fails
+	asked int
+}
+
+func (l *late) Bounds(ctx context.Context) (first, head freehold.Mark, err error) {
+	first, _, err = l.Source.Bounds(ctx)
+	return first, l.heard, err
+}
+
+func (l *late) Fresh(ctx context.Context) (first, head freehold.Mark, err error) {
+	if l.asked++; l.asked == 1 && l.fresh != nil {
+		return first, head, l.fresh
+	}
+	return l.Source.Bounds(ctx)
+}
+
+// TestAnIntentThatAnotherInstanceMayHaveCalledIsAskedAbout lets an instance write an
+// intent, make its call and die. The next one takes over before it has heard of it.
+func TestAnIntentThatAnotherInstanceMayHaveCalledIsAskedAbout(t *testing.T) {
+	for name, fresh := range map[string]error{"at once": nil, "when the database answers": freehold.ErrUnavailable} {
+		t.Run(name, func(t *testing.T) {
+			inTime(t, func(t *testing.T, s *service) {
+				s.ask(0)
+				_, heard, err := s.db.Journal().Bounds(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.ask(1)
+				var source follow.Source = &late{Source: s.db.Journal(), heard: heard, fresh: fresh}
+				c, err := intent.New("asker", s.db, source, &intent.Options{Log: slog.New(slog.DiscardHandler)}, s.call, recorder(record).all)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error, 1)
+				go func() { done <- c.Run(ctx) }()
+				time.Sleep(time.Minute) // of the test's own time
+				synctest.Wait()
+				s.ask(2)
+				synctest.Wait()
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				slices.Sort(s.attempts)
+				if want := []int{0, 1, 1}; !cmp.Equal(s.attempts, want) {
+					t.Errorf("attempts %v, want %v: a new operation only for what was asked since", s.attempts, want)
+				}
+				if got := s.recorded(3); !cmp.Equal(got, once(3)) {
+					t.Errorf("recorded %v times", got)
+				}
+			})
+		})
+	}
 }

@@ -173,7 +173,7 @@ func (s sink[T, E, O]) Mark(ctx context.Context, source freehold.Source) (freeho
 	if err != nil {
 		return stored.mark, fmt.Errorf("%s: %w", s.name, err)
 	}
-	_, head, err := s.own.Bounds(ctx)
+	_, head, err := follow.Fresh(ctx, s.own) // another instance may have called what it wrote last
 	if err != nil {
 		return stored.mark, err
 	}
