@@ -161,6 +161,7 @@ func (s *databaseSink[T]) release(ctx context.Context, source Source, key string
 	}
 	for {
 		left := 0
+		var failed error // the handler's own
 		_, err := s.db.Update(context.WithoutCancel(ctx), func(ctx context.Context, tx T) error {
 			k := s.db.Keeper(tx)
 			queue, err := readParked(ctx, k, source.Types(), s.follower, name, &key, 2)
@@ -177,12 +178,15 @@ func (s *databaseSink[T]) release(ctx context.Context, source Source, key string
 				if err := k.Put(ctx, releasedSpace(s.follower, name), at, raw); err != nil {
 					return err
 				}
-			} else if err := s.handle(ctx, tx, []freehold.Recorded{first.Event}); err != nil {
-				return err
+			} else if failed = s.handle(ctx, tx, []freehold.Recorded{first.Event}); failed != nil {
+				return failed
 			}
 			left--
 			return k.Delete(ctx, parkedSpace(s.follower, name), at)
 		})
+		if failed == nil && errors.Is(err, freehold.ErrUnknown) {
+			return fmt.Errorf("release %s of %s: perhaps done, see freehold parked: %w", key, s.follower, err)
+		}
 		if err != nil {
 			return fmt.Errorf("release %s of %s: still parked: %w", key, s.follower, err)
 		}

@@ -1,6 +1,7 @@
 package follow_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
+	"github.com/freehold-go/freehold/kv"
 	"github.com/freehold-go/freehold/memory"
 )
 
@@ -120,6 +122,100 @@ func TestATokenNamesItsWholeTransaction(t *testing.T) {
 			}
 			if err := f.WaitFor(ctx, failed); err != nil {
 				t.Errorf("given up: %v", err)
+			}
+		})
+	}
+}
+
+// unsure is a database that does not tell the outcome of its next update: it is done, or
+// rolled back.
+type unsure struct {
+	*memory.DB
+	next atomic.Pointer[string]
+}
+
+func (u *unsure) Update(ctx context.Context, fn func(context.Context, kv.Tx) error) (freehold.Token, error) {
+	fate := u.next.Swap(nil)
+	if fate == nil {
+		return u.DB.Update(ctx, fn)
+	}
+	errUndone := errors.New("rolled back on purpose")
+	_, err := u.DB.Update(ctx, func(ctx context.Context, tx kv.Tx) error {
+		if err := fn(ctx, tx); err != nil || *fate == "done" {
+			return err
+		}
+		return errUndone
+	})
+	if err == nil || errors.Is(err, errUndone) {
+		err = freehold.ErrUnknown
+	}
+	return freehold.Token{}, err
+}
+
+// TestAReleaseWithoutAnOutcomeIsLookedUp: the key is parked or free as the database has
+// it, and what comes next is applied or set aside accordingly.
+func TestAReleaseWithoutAnOutcomeIsLookedUp(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		fate    string
+		release bool // the event is given up
+		want    string
+		parked  int // when the next event has come
+	}{
+		{"done", false, "poison;2;", 0},
+		{"done", true, "2;", 0},
+		{"undone", false, "", 2},
+		{"undone", true, "", 2},
+	} {
+		t.Run(fmt.Sprintf("%s, given up: %v", c.fate, c.release), func(t *testing.T) {
+			t.Parallel()
+			ctx := patient(t)
+			there, err := memory.Open(ctx, "there", types(t), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { there.Close() })
+			db := &unsure{DB: open(t)}
+			var healed atomic.Bool
+			f, err := follow.New("f", db, []follow.Source{there.Journal()}, quiet(), poisoned(&healed))
+			if err != nil {
+				t.Fatal(err)
+			}
+			run(t, f)
+			say := func(text string) (freehold.Token, error) { return there.Append(ctx, note("n-1", text)) }
+			tok, err := say("poison")
+			if err == nil {
+				err = f.WaitFor(ctx, tok)
+			}
+			if !errors.Is(err, follow.ErrParked) {
+				t.Fatal(err)
+			}
+			healed.Store(true)
+			let := f.Retry
+			if c.release {
+				let = f.Release
+			}
+			db.next.Store(&c.fate)
+			if err := let(ctx, "there", "n-1"); !errors.Is(err, freehold.ErrUnknown) || strings.Contains(err.Error(), "still parked") {
+				t.Errorf("%v, want ErrUnknown, and nothing that is not known", err)
+			}
+			if tok, err = say("2"); err == nil {
+				err = f.WaitFor(ctx, tok)
+			}
+			if err != nil && !(c.parked > 0 && errors.Is(err, follow.ErrParked)) {
+				t.Errorf("wait for the next event: %v", err)
+			}
+			if got := read(t, db.DB, "note/n-1"); got != c.want {
+				t.Errorf("applied %q, want %q", got, c.want)
+			}
+			if parked := mustParked(t, f); len(parked) != c.parked {
+				t.Errorf("%d events are parked, want %d", len(parked), c.parked)
+			}
+			if err := f.Retry(ctx, "there", "n-1"); c.parked > 0 && err != nil || c.parked == 0 && !errors.Is(err, follow.ErrNotParked) {
+				t.Errorf("retry: %v", err)
+			}
+			if got := read(t, db.DB, "note/n-1"); c.parked > 0 && got != "poison;2;" {
+				t.Errorf("retried: %q", got)
 			}
 		})
 	}

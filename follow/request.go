@@ -149,7 +149,8 @@ func (fd *feed) notRunning() error {
 }
 
 // serve does what was asked for, in the loop. It returns errMoved if the mark is
-// another one now.
+// another one now, or if only the database knows what was done: what the sink remembers
+// of it, its parked keys too, is read again then.
 func (f *Follower) serve(ctx context.Context, fd *feed) error {
 	fd.mu.Lock()
 	defer fd.mu.Unlock()
@@ -166,7 +167,7 @@ func (f *Follower) serve(ctx context.Context, fd *feed) error {
 			defer fd.mu.Lock()
 			err = f.do(ctx, req)
 		}()
-		if req.moves && err == nil {
+		if req.moves && err == nil || errors.Is(err, freehold.ErrUnknown) {
 			moved = errMoved
 		}
 		fd.broadcast()
