@@ -134,7 +134,7 @@ func (p *Process[T, S]) catchUp(ctx context.Context) {
 	var heads []freehold.Mark
 	for _, s := range p.sources {
 		for ctx.Err() == nil {
-			head, err := headOf(ctx, s)
+			_, head, err := follow.Fresh(ctx, s) // who ran the process before may have heard of more
 			if err == nil {
 				heads = append(heads, head)
 				break
@@ -147,19 +147,6 @@ func (p *Process[T, S]) catchUp(ctx context.Context) {
 			p.log.Warn("deadlines go on", "saga", p.name, "source", head.Source, "error", err)
 		}
 	}
-}
-
-// headOf asks a source for its head: the instance that ran the process before may have
-// heard of more than this one.
-func headOf(ctx context.Context, s follow.Source) (head freehold.Mark, err error) {
-	if f, ok := s.(interface {
-		Fresh(ctx context.Context) (first, head freehold.Mark, err error)
-	}); ok {
-		_, head, err = f.Fresh(ctx)
-		return head, err
-	}
-	_, head, err = s.Bounds(ctx)
-	return head, err
 }
 
 // hints are the instances that events concern, and the streams that their steps read
