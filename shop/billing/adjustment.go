@@ -2,7 +2,6 @@ package billing
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/freehold-go/freehold/shop/event"
 )
@@ -59,8 +58,8 @@ func NewAdjustment(id string, t event.Trade, lines []event.Line) (Adjustment, er
 		}
 	}
 	var err error
-	if a.Amount, err = event.Sum(lines); err != nil || a.Amount == math.MinInt64 {
-		return a, &FieldError{"lines", "their sum is too large"}
+	if a.Amount, err = event.Total(lines); err != nil {
+		return a, &FieldError{"lines", err.Error()}
 	}
 	return a, nil
 }

@@ -252,6 +252,28 @@ func TestAdjustments(t *testing.T) {
 	}
 }
 
+// TestNoAdjustmentStopsTheBooks posts the most that adjustments may come to, and tries
+// more: the ledger can never be repaired, so nothing may enter it that does not add up.
+func TestNoAdjustmentStopsTheBooks(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	for i, price := range []string{"9000000000000000", "9000000000000000", "1000000000", "1000000000", "-1000000000"} {
+		body := fmt.Sprintf(`{"key":"k%d","lines":[{"sku":"B","quantity":1,"price":%q}]}`, i, price)
+		want := http.StatusCreated
+		if i < 2 {
+			want = http.StatusUnprocessableEntity
+		}
+		if a := s.ask("POST", "/adjustments", body); a.StatusCode != want {
+			t.Errorf("%s: %s %s, want %d", price, a.Status, a.text, want)
+		}
+	}
+	for path, says := range map[string]string{"/books": `"adjustments":"1000000000.000"`, "/ledger/accounts": "GBP"} {
+		if a := s.ask("GET", path, ""); a.StatusCode != http.StatusOK || !strings.Contains(a.text, says) {
+			t.Errorf("%s: %s %s, want %s", path, a.Status, a.text, says)
+		}
+	}
+}
+
 // TestBadInputIsAnsweredWithTheField sends what is wrong in every way.
 func TestBadInputIsAnsweredWithTheField(t *testing.T) {
 	t.Parallel()
@@ -285,6 +307,8 @@ func TestBadInputIsAnsweredWithTheField(t *testing.T) {
 		{"four decimals", "POST", "/adjustments", change(`11062.06`, `11062.0601`), key, 422, "body.lines[0].price"},
 		{"too much money", "POST", "/adjustments", change(`11062.06`, `99999999999999999999`), key, 422, "body.lines[0].price"},
 		{"sum too large", "POST", "/adjustments", strings.NewReplacer(`11062.06`, `9000000000000000`, `"quantity":1`, `"quantity":1000`).Replace(adjust), key, 422, "body.lines"},
+		{"the largest amount", "POST", "/adjustments", change(`-11062.06`, `9223372036854775.807`), key, 422, "body.lines"},
+		{"more than the most, without the signs", "POST", "/adjustments", change(`"lines":[`, `"lines":[{"sku":"B","quantity":1,"price":"1000000000"},`), key, 422, "body.lines"},
 		{"reference too long", "POST", "/adjustments", change("A563186", strings.Repeat("A", 65)), key, 422, "body.reference"},
 		{"no lines", "POST", "/adjustments", change(`{"sku":"B","description":"Adjust bad debt","quantity":1,"price":"-11062.06"}`, ``), key, 422, "body.lines"},
 		{"bad time", "POST", "/adjustments", change("2011-08-12T14:51:00Z", "12/8/2011"), key, 422, "body.at"},

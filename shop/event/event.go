@@ -36,9 +36,6 @@ const (
 	Partial      = "partial"
 )
 
-// MaxQuantity is the largest quantity of a line.
-const MaxQuantity = 1_000_000_000
-
 // Line is one line of an order, a return, or a movement of stock.
 type Line struct {
 	SKU         string `json:"sku"`

@@ -2,6 +2,7 @@ package event_test
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
 	"math/big"
 	"testing"
@@ -97,6 +98,29 @@ func TestMoneyArithmeticNoticesOverflow(t *testing.T) {
 			t.Fatalf("%d plus %d is %d, %v", a, b, int64(total), err)
 		}
 	})
+}
+
+func TestTotalOfACommandHasAMost(t *testing.T) {
+	t.Parallel()
+	line := func(n int64, price event.Money) event.Line { return event.Line{SKU: "A", Quantity: n, Price: price} }
+	for name, c := range map[string]struct {
+		lines []event.Line
+		want  event.Money // -1 is too much
+	}{
+		"the most":                      {[]event.Line{line(1, event.MaxAmount)}, event.MaxAmount},
+		"the most, negative":            {[]event.Line{line(-1, event.MaxAmount)}, -event.MaxAmount},
+		"one too much":                  {[]event.Line{line(1, event.MaxAmount), line(1, 1)}, -1},
+		"signs do not help":             {[]event.Line{line(1, event.MaxAmount), line(-1, 1)}, -1},
+		"the smallest there is":         {[]event.Line{line(1, math.MinInt64)}, -1},
+		"a product beyond 64 bits":      {[]event.Line{line(event.MaxQuantity, math.MaxInt64)}, -1},
+		"many that would overflow":      {[]event.Line{line(1, math.MaxInt64), line(1, math.MaxInt64), line(1, 3)}, -1},
+		"what comes and goes, together": {[]event.Line{line(3, 100), line(-1, 50)}, 250},
+	} {
+		got, err := event.Total(c.lines)
+		if c.want == -1 && !errors.Is(err, event.ErrTotal) || c.want != -1 && (err != nil || got != c.want) {
+			t.Errorf("%s: %s, %v, want %s", name, got, err, c.want)
+		}
+	}
 }
 
 func BenchmarkParseMoney(b *testing.B) {

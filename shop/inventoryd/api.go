@@ -181,6 +181,9 @@ func (s *Server) move(ctx context.Context, in []movementIn, where func(int) stri
 				return nil, freehold.Token{}, web.Invalid(fmt.Sprintf("%s.lines[%d].quantity", where(i), k), "want a number other than 0, within a thousand million", l.Quantity)
 			}
 		}
+		if _, err := event.Total(lines); err != nil {
+			return nil, freehold.Token{}, web.Invalid(where(i)+".lines", err.Error(), nil)
+		}
 		digest, err := web.Digest(m)
 		if err != nil {
 			return nil, freehold.Token{}, err

@@ -47,6 +47,8 @@ func TestBadInputIsAnsweredWithTheField(t *testing.T) {
 		"quantity beyond int64":       {"/movements", line(`"sku":"A","quantity":-99999999999999999999,"price":"0"`), 422, "quantity"},
 		"quantity as text":            {"/movements", line(`"sku":"A","quantity":"many","price":"0"`), 422, "body.lines[0].quantity"},
 		"price of a movement":         {"/movements", line(`"sku":"A","quantity":1,"price":"x"`), 422, "body.lines[0].price"},
+		"more than the most":          {"/movements", line(`"sku":"A","quantity":-1,"price":"1000000000.001"`), 422, "body.lines"},
+		"beyond int64 in a batch":     {"/movements/batch", `[` + line(`"sku":"A","quantity":1000000000,"price":"9000000000000000"`) + `]`, 422, "body[0].lines"},
 		"control character in a line": {"/movements", line(`"sku":"A\u0007","quantity":1,"price":"0"`), 422, "body.lines[0].sku"},
 		"unknown currency":            {"/movements", `{"currency":"XXX","lines":[{"sku":"A","quantity":1,"price":"0"}]}`, 422, "body.currency"},
 		"over-long key":               {"/movements", `{"key":"` + strings.Repeat("k", 129) + `","lines":[{"sku":"A","quantity":1,"price":"0"}]}`, 422, "body.key"},

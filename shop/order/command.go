@@ -55,9 +55,9 @@ func Check(trade event.Trade, lines []event.Line) (event.Money, error) {
 			return 0, &FieldError{fmt.Sprintf("lines[%d].%s", i, name), want}
 		}
 	}
-	total, err := event.Sum(lines)
+	total, err := event.Total(lines)
 	if err != nil {
-		return 0, &FieldError{"lines", "their sum is too large"}
+		return 0, &FieldError{"lines", err.Error()}
 	}
 	return total, nil
 }

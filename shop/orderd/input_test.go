@@ -47,6 +47,8 @@ func TestBadInputIsAnsweredWithTheField(t *testing.T) {
 		"over-long key":         {`{"key":"` + strings.Repeat("k", 129) + `","lines":[{"sku":"A","quantity":1,"price":"1"}]}`, 422, "body.key"},
 		"control character":     {line(`"sku":"A\u0000","quantity":1,"price":"1"`), 422, "body.lines[0].sku"},
 		"a sum that overflows":  {line(`"sku":"A","quantity":1000000000,"price":"9000000000000"`), 422, "body.lines"},
+		"the largest amount":    {line(`"sku":"A","quantity":1,"price":"9223372036854775.807","stocked":false`), 422, "body.lines"},
+		"a sum beyond the most": {`{"lines":[{"sku":"A","quantity":1,"price":"1000000000"},{"sku":"A","quantity":1,"price":"0.001"}]}`, 422, "body.lines"},
 		"not a time":            {`{"at":"yesterday","lines":[{"sku":"A","quantity":1,"price":"1"}]}`, 422, "body.at"},
 		"too large":             {`{"customer":"` + strings.Repeat("x", 3<<20) + `"}`, 413, "too large"},
 	} {
@@ -74,6 +76,32 @@ func TestBadInputIsAnsweredWithTheField(t *testing.T) {
 	}
 	if got := s.get(200, "/orders"); len(got.body["orders"].([]any)) != 0 {
 		t.Errorf("bad input has placed orders: %s", got.raw)
+	}
+}
+
+// TestNoOrderStopsTheReportsForTheOthers places the most that an order may come to, and
+// tries more: what everything adds up to goes on.
+func TestNoOrderStopsTheReportsForTheOthers(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	order := func(price string) string {
+		return `{"lines":[{"sku":"X","quantity":1,"price":"` + price + `","stocked":false}]}`
+	}
+	if a := s.call(http.MethodPost, "/orders", order("9223372036854775.807")); a.status != 422 || !strings.Contains(a.raw, "1000000000.000") {
+		t.Errorf("the largest amount: %d %s, want 422 that says what is allowed", a.status, a.raw)
+	}
+	last := s.post(201, "/orders", order("1000000000"))
+	for range 10 {
+		last = s.post(201, "/orders", order("0.001"))
+	}
+	paid := s.get(200, "/orders/"+text(last.body["id"])+"?until=paid&wait=20s", "Consistency-Token", last.header.Get("Consistency-Token"))
+	sum := s.get(200, "/reports/summary", "Consistency-Token", paid.header.Get("Consistency-Token"))
+	if text(sum.body["gross"]) != "1000000000.010" || text(sum.body["confirmed"]) != "11" {
+		t.Errorf("what everything adds up to: %s", sum.raw)
+	}
+	parked := s.get(200, "/operator/parked", "Authorization", "Bearer "+s.cfg.Token)
+	if len(parked.list) != 0 {
+		t.Errorf("parked: %s", parked.raw)
 	}
 }
 

@@ -2,8 +2,11 @@ package retail
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"strings"
+
+	"github.com/freehold-go/freehold/shop/event"
 )
 
 // Kind is what a row of the file is to the shop.
@@ -54,6 +57,8 @@ type Invoice struct {
 	Number string
 	Rows   []Row
 	Kinds  []Kind
+	seen   int         // rows read of it, rejected ones included
+	size   event.Money // what its rows come to, each without its sign
 }
 
 // Plan is what a first reading of the file finds out: how many rows each invoice
@@ -111,8 +116,14 @@ func Invoices(r *Reader, p *Plan, fn func(Invoice) error) error {
 			open[row.Invoice] = inv
 			order = append(order, inv)
 		}
-		inv.Rows, inv.Kinds = append(inv.Rows, row), append(inv.Kinds, kind)
-		for len(order) > 0 && len(order[0].Rows) >= p.rows[order[0].Number] {
+		inv.seen++
+		value, err := row.Price.Times(row.Quantity)
+		if size := inv.size + max(value, -value); err != nil || size > event.MaxAmount {
+			r.reject(row.Line, fmt.Sprintf("the rows of invoice %s come to more than %s with this one", row.Invoice, event.MaxAmount), []string{row.Invoice, row.Code, row.Description})
+		} else {
+			inv.size, inv.Rows, inv.Kinds = size, append(inv.Rows, row), append(inv.Kinds, kind)
+		}
+		for len(order) > 0 && order[0].seen >= p.rows[order[0].Number] {
 			if err := fn(*order[0]); err != nil {
 				return err
 			}

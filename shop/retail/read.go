@@ -192,8 +192,8 @@ func parse(f []string) (Row, error) {
 	if row.Quantity, err = strconv.ParseInt(f[3], 10, 64); err != nil {
 		return row, fmt.Errorf("column Quantity %.30q is not a whole number of 64 bits", f[3])
 	}
-	if row.Quantity == 0 || row.Quantity > maxQuantity || row.Quantity < -maxQuantity {
-		return row, fmt.Errorf("column Quantity %d: want 1 to %d, or negative", row.Quantity, maxQuantity)
+	if row.Quantity == 0 || row.Quantity > event.MaxQuantity || row.Quantity < -event.MaxQuantity {
+		return row, fmt.Errorf("column Quantity %d: want 1 to %d, or negative", row.Quantity, int64(event.MaxQuantity))
 	}
 	if row.At, err = time.Parse(dateLayout, f[4]); err != nil {
 		return row, fmt.Errorf("column InvoiceDate %.30q is not month/day/year hour:minute", f[4])
@@ -201,14 +201,11 @@ func parse(f []string) (Row, error) {
 	if row.Price, err = event.ParseMoney(f[5]); err != nil {
 		return row, fmt.Errorf("column UnitPrice %.30q is not an amount with at most 3 decimals", f[5])
 	}
-	if _, err := row.Price.Times(row.Quantity); err != nil {
-		return row, fmt.Errorf("column Quantity %d times UnitPrice %s is too large", row.Quantity, row.Price)
+	if value, err := row.Price.Times(row.Quantity); err != nil || value > event.MaxAmount || value < -event.MaxAmount {
+		return row, fmt.Errorf("column Quantity %d times UnitPrice %s is too large: want at most %s", row.Quantity, row.Price, event.MaxAmount)
 	}
 	return row, nil
 }
-
-// maxQuantity is the largest quantity that the services take in one line.
-const maxQuantity = 1_000_000_000
 
 type countingReader struct {
 	r io.Reader

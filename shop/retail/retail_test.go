@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -107,6 +108,7 @@ func TestBadLinesAreRejectedOneByOne(t *testing.T) {
 		"536365,85123A,X,9223372036854775807,12/1/2010 8:26,2.55,17850,EIRE":         "column Quantity 9223372036854775807: want",
 		"536365,85123A,X,0,12/1/2010 8:26,2.55,17850,EIRE":                           "column Quantity 0: want",
 		"536365,85123A,X,1000000000,12/1/2010 8:26,9000000000000.000,17850,EIRE":     "is too large",
+		"536365,85123A,X,2,12/1/2010 8:26,500000000.001,17850,EIRE":                  "is too large: want at most 1000000000.000",
 		"536365,85123A,X,6,2010-12-01 08:26,2.55,17850,EIRE":                         `column InvoiceDate "2010-12-01 08:26"`,
 		"536365,85123A,X,6,13/1/2010 8:26,2.55,17850,EIRE":                           `column InvoiceDate "13/1/2010 8:26"`,
 		"536365,85123A,X,6,12/1/2010 8:26,2.5555,17850,EIRE":                         `column UnitPrice "2.5555"`,
@@ -168,6 +170,39 @@ func TestFilesThatCannotBeReadAreToldApart(t *testing.T) {
 
 // TestInvoicesComeWhole: rows of an invoice may be scattered over the file, and
 // invoices come in the order of their first rows.
+// TestInvoiceOfTooMuchLosesOnlyTheRowsThatAreTooMuch: the services would refuse it as a
+// whole, and the replay would end there.
+func TestInvoiceOfTooMuchLosesOnlyTheRowsThatAreTooMuch(t *testing.T) {
+	t.Parallel()
+	row := func(invoice, price string) string {
+		return invoice + ",22633,X,1,12/1/2010 8:26," + price + ",1,EIRE\n"
+	}
+	path := write(t, "file.csv", []byte(header+row("1", "600000000")+row("2", "1")+row("1", "400000000.001")+row("1", "400000000")+row("2", "1000000000")))
+	plan, err := retail.Survey(path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a plan serves more than one reading
+		var got []string
+		r, err := retail.Open(path, 0, func(bad retail.Reject) { got = append(got, fmt.Sprintf("line %d: %s", bad.Line, bad.Reason)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = retail.Invoices(r, plan, func(inv retail.Invoice) error {
+			got = append(got, fmt.Sprintf("invoice %s: %d rows", inv.Number, len(inv.Rows)))
+			return nil
+		})
+		r.Close()
+		want := []string{
+			"line 4: the rows of invoice 1 come to more than 1000000000.000 with this one", "invoice 1: 2 rows",
+			"line 6: the rows of invoice 2 come to more than 1000000000.000 with this one", "invoice 2: 1 rows",
+		}
+		if diff := cmp.Diff(want, got); diff != "" || err != nil {
+			t.Errorf("%s %v", diff, err)
+		}
+	}
+}
+
 func TestInvoicesComeWhole(t *testing.T) {
 	t.Parallel()
 	row := func(invoice, quantity, price string) string {

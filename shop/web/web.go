@@ -105,7 +105,7 @@ type TradeIn struct {
 	Country   string     `json:"country,omitempty" maxLength:"64"`
 	Currency  string     `json:"currency,omitempty" enum:"GBP,EUR,USD" default:"GBP"`
 	At        *time.Time `json:"at,omitempty" doc:"of the business; default now"`
-	Lines     []LineIn   `json:"lines" minItems:"1" maxItems:"5000"`
+	Lines     []LineIn   `json:"lines" minItems:"1" maxItems:"5000" doc:"together they come to at most 1000000000.000, each counted without its sign"`
 }
 
 // Plain refuses text with control characters; where is its place in the request.
