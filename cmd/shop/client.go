@@ -201,6 +201,11 @@ func (c *client) setOpening(ctx context.Context, stock int64) error {
 }
 
 func (c *client) post(ctx context.Context, address string, body, out any) error {
+	return c.postUnder(ctx, "", address, body, out)
+}
+
+// postUnder sends a command under an idempotency key, if it is not empty.
+func (c *client) postUnder(ctx context.Context, key, address string, body, out any) error {
 	raw, ready := body.(json.RawMessage)
 	if !ready {
 		var err error
@@ -213,6 +218,9 @@ func (c *client) post(ctx context.Context, address string, body, out any) error 
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
 	return c.do(req, out)
 }
 

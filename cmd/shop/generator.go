@@ -50,7 +50,8 @@ func (g *generator) stockUp(ctx context.Context) error {
 		g.skus[i] = fmt.Sprintf("LOAD-%04d", i)
 		all[i] = product{g.skus[i], "Load test product", "2.500", 1_000_000_000}
 	}
-	return patiently(ctx, func() error { return g.c.post(ctx, g.c.urls.Inventory+"/products/batch", all, nil) })
+	key := web.NewKey() // of this load: the next one brings its own stock
+	return patiently(ctx, func() error { return g.c.postUnder(ctx, key, g.c.urls.Inventory+"/products/batch", all, nil) })
 }
 
 // watch follows the journals of Order and Inventory, to see checkouts end and

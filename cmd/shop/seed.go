@@ -26,6 +26,10 @@ var catalogue = []product{
 	{"LAST-ONE", "The only one of its kind", "999.000", 1},
 }
 
+// seedKey is the key under which a shop receives the catalogue, whoever sends it and
+// however often.
+const seedKey = "shop/catalogue"
+
 // seed fills the catalogue of a shop that has no products. While Inventory refuses that,
 // tell is told why.
 func seed(ctx context.Context, s *shop, tell func(why string)) error {
@@ -39,7 +43,7 @@ func seed(ctx context.Context, s *shop, tell func(why string)) error {
 	}
 	begun, told := time.Now(), ""
 	return patiently(ctx, func() error {
-		err := c.post(ctx, c.urls.Inventory+"/products/batch", catalogue, nil)
+		err := c.postUnder(ctx, seedKey, c.urls.Inventory+"/products/batch", catalogue, nil)
 		var status *statusError
 		if errors.As(err, &status) && time.Since(begun) > time.Second { // it is more than a start
 			if why := cmp.Or(status.detail, status.Error()); why != told {

@@ -25,6 +25,12 @@ type productIn struct {
 	Received    int64  `json:"received,omitempty" minimum:"0" maximum:"1000000000000" doc:"units that come with it"`
 }
 
+// DefinitionKey is the key of a request that defines products. It is exported for huma,
+// which reads embedded fields of exported types only.
+type DefinitionKey struct {
+	Key string `header:"Idempotency-Key" maxLength:"128" doc:"the same key is the same command; without one, a request sent again receives its units again"`
+}
+
 // movementIn corrects stock.
 type movementIn struct{ web.TradeIn }
 
@@ -42,8 +48,11 @@ type stockOut struct {
 func (s *Server) api(mux *http.ServeMux) {
 	api := web.NewAPI(mux, "Inventory", "Products, stock and reservations.")
 	huma.Register(api, huma.Operation{OperationID: "define-product", Method: http.MethodPost, Path: "/products", MaxBodyBytes: web.MaxBody, Summary: "Define or change a product, and receive units of it"},
-		func(ctx context.Context, in *struct{ Body productIn }) (*web.Answer[inventorydb.Product], error) {
-			all, tok, err := s.define(ctx, []productIn{in.Body}, single)
+		func(ctx context.Context, in *struct {
+			DefinitionKey
+			Body productIn
+		}) (*web.Answer[inventorydb.Product], error) {
+			all, tok, err := s.define(ctx, in.Key, []productIn{in.Body}, single)
 			if err != nil {
 				return nil, err
 			}
@@ -51,9 +60,10 @@ func (s *Server) api(mux *http.ServeMux) {
 		})
 	huma.Register(api, huma.Operation{OperationID: "define-products", Method: http.MethodPost, Path: "/products/batch", MaxBodyBytes: web.MaxBatchBody, Summary: "Define several products"},
 		func(ctx context.Context, in *struct {
+			DefinitionKey
 			Body []productIn `minItems:"1" maxItems:"5000"`
 		}) (*web.Answer[[]inventorydb.Product], error) {
-			all, tok, err := s.define(ctx, in.Body, several)
+			all, tok, err := s.define(ctx, in.Key, in.Body, several)
 			return &web.Answer[[]inventorydb.Product]{Token: tok.String(), Body: all}, err
 		})
 	huma.Get(api, "/products", func(ctx context.Context, in *struct {
@@ -142,7 +152,8 @@ func (s *Server) read(ctx context.Context, token web.Token, fn func(ctx context.
 func single(int) string    { return "body" }
 func several(i int) string { return fmt.Sprintf("body[%d]", i) }
 
-func (s *Server) define(ctx context.Context, in []productIn, where func(int) string) ([]inventorydb.Product, freehold.Token, error) {
+// define does a request once, if it has a key.
+func (s *Server) define(ctx context.Context, key string, in []productIn, where func(int) string) ([]inventorydb.Product, freehold.Token, error) {
 	all := make([]inventorydb.Product, len(in))
 	for i, p := range in {
 		if err := errors.Join(web.Plain(where(i)+".sku", p.SKU), web.Plain(where(i)+".description", p.Description)); err != nil {
@@ -154,7 +165,16 @@ func (s *Server) define(ctx context.Context, in []productIn, where func(int) str
 		}
 		all[i] = inventorydb.Product{SKU: p.SKU, Description: p.Description, Price: price}
 	}
+	digest, err := web.Digest(in)
+	if err != nil {
+		return nil, freehold.Token{}, err
+	}
 	tok, err := s.db.Update(ctx, func(ctx context.Context, tx kv.Tx) error {
+		if key != "" {
+			if first, err := inventorydb.FirstUnder(ctx, tx, web.ID("definition", key), digest); err != nil || !first {
+				return err
+			}
+		}
 		for i, p := range all {
 			if err := s.store.Define(ctx, tx, p, in[i].Received); err != nil {
 				return err
@@ -162,6 +182,9 @@ func (s *Server) define(ctx context.Context, in []productIn, where func(int) str
 		}
 		return nil
 	})
+	if errors.Is(err, inventorydb.ErrOtherBody) {
+		err = web.ErrOtherBody
+	}
 	return all, tok, web.Problem(err)
 }
 

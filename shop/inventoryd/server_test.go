@@ -200,6 +200,39 @@ func TestMovementUnderOneKeyCountsOnce(t *testing.T) {
 	}
 }
 
+// TestDefinitionUnderOneKeyIsReceivedOnce: a client that got no answer sends its products
+// again, and there are no more of them than it has.
+func TestDefinitionUnderOneKeyIsReceivedOnce(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	const kettle, last = `{"sku":"KETTLE-1L","description":"Enamel kettle","price":"24.500","received":500}`, `{"sku":"LAST-ONE","description":"The only one","price":"999.000","received":1}`
+	for path, body := range map[string]string{"/products": kettle, "/products/batch": "[" + strings.Replace(kettle, "KETTLE", "OTHER", 1) + "," + last + "]"} {
+		s.post(path, body, "Idempotency-Key", "k"+path)
+		s.post("/movements", `{"lines":[{"sku":"KETTLE-1L","quantity":1,"price":"0"}]}`, "Idempotency-Key", "between "+path)
+		s.post(path, strings.ReplaceAll(body, ",", " ,\n"), "Idempotency-Key", "k"+path)
+		other := strings.ReplaceAll(body, `"received":500`, `"received":501`)
+		if a := s.ask("POST", path, other, "Idempotency-Key", "k"+path); a.StatusCode != 409 || !strings.Contains(a.text, "another body") {
+			t.Errorf("%s: another body under its key: %s %s", path, a.Status, a.text)
+		}
+		if a := s.ask("POST", path, body, "Idempotency-Key", strings.Repeat("k", 129)); a.StatusCode != 422 || !strings.Contains(a.text, "header.Idempotency-Key") {
+			t.Errorf("%s: an over-long key: %s %s", path, a.Status, a.text)
+		}
+	}
+	s.stop()
+	s.start()
+	token := s.post("/products", kettle, "Idempotency-Key", "k/products")
+	for sku, want := range map[string]inventory.Stock{"KETTLE-1L": {Free: 498, Left: 2, Received: 500}, "OTHER-1L": {Free: 500, Received: 500}, "LAST-ONE": {Free: 1, Received: 1}} {
+		if got := get[inventory.Stock](s, "/stock/"+sku, token); got != want {
+			t.Errorf("%s: stock %+v, want %+v", sku, got, want)
+		}
+	}
+	s.post("/products", kettle)
+	token = s.post("/products", kettle) // without a key each request is another delivery
+	if got := get[inventory.Stock](s, "/stock/KETTLE-1L", token); got.Received != 1500 {
+		t.Errorf("two deliveries without a key: %+v", got)
+	}
+}
+
 func TestListingsHavePages(t *testing.T) {
 	t.Parallel()
 	s := setup(t)

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net/url"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/follow"
@@ -17,15 +16,7 @@ import (
 	"github.com/freehold-go/freehold/shop/inventory"
 )
 
-// Product is what is sold.
-type Product struct {
-	SKU         string      `json:"sku"`
-	Description string      `json:"description"`
-	Price       event.Money `json:"price"`
-}
-
 var (
-	products     = kv.NewTable[Product]("product/")
 	stocks       = kv.NewTable[inventory.Stock]("stock/")
 	reservations = kv.NewTable[inventory.Reservation]("reservation/")
 	returns      = kv.NewTable[bool]("return/")
@@ -263,38 +254,6 @@ func (s *Store) takeBack(ctx context.Context, tx kv.Tx, shelf *shelf, e event.Or
 	return err
 }
 
-// Define sets a product's description and price, and receives units of it. digest
-// recognises the same definition sent again.
-func (s *Store) Define(ctx context.Context, tx kv.Tx, p Product, received int64) error {
-	was, found, err := products.Get(ctx, tx, p.SKU)
-	if err != nil {
-		return err
-	}
-	if found && was == p && received == 0 {
-		return nil
-	}
-	shelf := s.shelf(ctx, tx)
-	stock, err := shelf.create(p.SKU)
-	if err != nil {
-		return err
-	}
-	stock.Free += received
-	stock.Received += received
-	if err := errors.Join(shelf.store(), products.Put(ctx, tx, p.SKU, p)); err != nil {
-		return err
-	}
-	_, found, err = stocks.Get(ctx, tx, p.SKU)
-	if err == nil && !found {
-		err = stocks.Put(ctx, tx, p.SKU, *stock)
-	}
-	if err != nil {
-		return err
-	}
-	_, err = tx.Append(ctx, freehold.Stream("product", url.PathEscape(p.SKU)), freehold.Any,
-		event.ProductDefined{SKU: p.SKU, Description: p.Description, Price: p.Price, Received: received})
-	return err
-}
-
 // Move corrects stock without an order. The same movement sent again changes
 // nothing and reports false; another one under its id is reported by the conflict.
 func (s *Store) Move(ctx context.Context, tx kv.Tx, e event.StockAdjusted) (fresh bool, err error) {
@@ -357,23 +316,4 @@ func Stocks(ctx context.Context, tx kv.Tx, from string, limit int) (rows []Row, 
 		rows = append(rows, Row{e.Key, e.Value})
 	}
 	return rows, false, nil
-}
-
-// ProductOf returns a product.
-func ProductOf(ctx context.Context, tx kv.Tx, sku string) (Product, bool, error) {
-	return products.Get(ctx, tx, sku)
-}
-
-// Products returns up to limit products from a SKU on, by SKU.
-func Products(ctx context.Context, tx kv.Tx, from string, limit int) (all []Product, err error) {
-	for e, err := range products.All(ctx, tx, from) {
-		if err != nil {
-			return nil, err
-		}
-		if len(all) == limit {
-			break
-		}
-		all = append(all, e.Value)
-	}
-	return all, nil
 }
