@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -50,24 +49,6 @@ func (e effective) values() map[string]string {
 	}
 }
 
-// shown is a value without passwords.
-func shown(value string) string {
-	if !strings.Contains(value, "@") {
-		return value
-	}
-	var all []string
-	for one := range strings.SplitSeq(value, ",") {
-		if u, err := url.Parse(one); err == nil && u.User != nil {
-			one = u.Redacted()
-		} else if i := strings.LastIndex(one, "@"); i >= 0 {
-			scheme, _, _ := strings.Cut(one, "://")
-			one = scheme + "://xxxxx" + one[i:]
-		}
-		all = append(all, one)
-	}
-	return strings.Join(all, ",")
-}
-
 // configCmd prints the effective settings.
 type configCmd struct{ effective }
 
@@ -75,7 +56,7 @@ func (c *configCmd) Run() error {
 	values := c.values()
 	if c.JSON {
 		for name, value := range values {
-			values[name] = shown(value)
+			values[name] = database.Shown(value)
 		}
 		raw, err := json.Marshal(values)
 		if err == nil {
@@ -85,7 +66,7 @@ func (c *configCmd) Run() error {
 	}
 	group := ""
 	for _, k := range known {
-		name, value := k.name, shown(values[k.name])
+		name, value := k.name, database.Shown(values[k.name])
 		if service, rest, ok := strings.Cut(name, "."); ok {
 			if service != group {
 				group = service
@@ -121,10 +102,10 @@ func (d *doctorCmd) Run(ctx context.Context) error {
 		}
 		ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 		defer cancel()
-		f := finding{Setting: setting, At: shown(at)}
+		f := finding{Setting: setting, At: database.Shown(at)}
 		says, err := fn(ctx)
 		if f.Says = says; err != nil {
-			f.Problem = err.Error()
+			f.Problem = database.WithoutPasswords(err.Error())
 		}
 		all = append(all, f)
 		if d.JSON {

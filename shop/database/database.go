@@ -159,23 +159,6 @@ func Gauges(h *host.Host, db any) {
 	}
 }
 
-// Redacted is a URL without its password and parameters, to be shown.
-func Redacted(at string) string {
-	engine, rest, ok := strings.Cut(at, ":")
-	if !ok {
-		return "no URL"
-	}
-	if !strings.HasPrefix(rest, "//") || engine == SQLite || engine == Pebble {
-		return engine + ":" + filepath.Base(rest)
-	}
-	rest, _, _ = strings.Cut(rest, "?")
-	if i := strings.LastIndex(rest, "@"); i >= 0 {
-		user, _, _ := strings.Cut(strings.TrimPrefix(rest[:i], "//"), ":")
-		rest = "//" + user + rest[i:]
-	}
-	return engine + ":" + rest
-}
-
 // Line is an audit line for the database at a URL.
 func Line(at string, db interface{ Audit() []string }) string {
 	name := Redacted(at)
