@@ -307,6 +307,8 @@ func TestBadInputIsAnsweredWithTheField(t *testing.T) {
 		{"four decimals", "POST", "/adjustments", change(`11062.06`, `11062.0601`), key, 422, "body.lines[0].price"},
 		{"too much money", "POST", "/adjustments", change(`11062.06`, `99999999999999999999`), key, 422, "body.lines[0].price"},
 		{"sum too large", "POST", "/adjustments", strings.NewReplacer(`11062.06`, `9000000000000000`, `"quantity":1`, `"quantity":1000`).Replace(adjust), key, 422, "body.lines"},
+		{"year of five digits", "POST", "/adjustments", change("2011-08-12T14:51:00Z", "9999-12-31T23:59:59-05:00"), key, 422, "body.at"},
+		{"such a year in a line", "POST", "/adjustments", change(`"sku":"B"`, `"sku":"B","at":"9999-12-31T23:59:59-05:00"`), key, 422, "body.lines[0].at"},
 		{"the largest amount", "POST", "/adjustments", change(`-11062.06`, `9223372036854775.807`), key, 422, "body.lines"},
 		{"more than the most, without the signs", "POST", "/adjustments", change(`"lines":[`, `"lines":[{"sku":"B","quantity":1,"price":"1000000000"},`), key, 422, "body.lines"},
 		{"reference too long", "POST", "/adjustments", change("A563186", strings.Repeat("A", 65)), key, 422, "body.reference"},

@@ -44,8 +44,8 @@ func Check(trade event.Trade, lines []event.Line) (event.Money, error) {
 			return 0, &FieldError{f.name, want}
 		}
 	}
-	if want := year(trade.At); want != "" {
-		return 0, &FieldError{"at", want}
+	if err := event.CheckYear(trade.At); err != nil {
+		return 0, &FieldError{"at", err.Error()}
 	}
 	if len(lines) == 0 || len(lines) > MaxLines {
 		return 0, &FieldError{"lines", fmt.Sprintf("want 1 to %d", MaxLines)}
@@ -71,8 +71,8 @@ func checkLine(l *event.Line) (name, want string) {
 		return "description", want
 	}
 	if l.At != nil {
-		if want := year(*l.At); want != "" {
-			return "at", want
+		if err := event.CheckYear(*l.At); err != nil {
+			return "at", err.Error()
 		}
 	}
 	switch {
@@ -93,14 +93,6 @@ func text(s string, least, most int) string {
 		if s[i] < ' ' || s[i] == 0x7f {
 			return "want no control characters"
 		}
-	}
-	return ""
-}
-
-// year says what is wrong with a time: reports have years of four digits.
-func year(t time.Time) string {
-	if y := t.UTC().Year(); y < 1 || y > 9999 {
-		return "want a year from 1 to 9999"
 	}
 	return ""
 }

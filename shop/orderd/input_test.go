@@ -49,6 +49,8 @@ func TestBadInputIsAnsweredWithTheField(t *testing.T) {
 		"a sum that overflows":  {line(`"sku":"A","quantity":1000000000,"price":"9000000000000"`), 422, "body.lines"},
 		"the largest amount":    {line(`"sku":"A","quantity":1,"price":"9223372036854775.807","stocked":false`), 422, "body.lines"},
 		"a sum beyond the most": {`{"lines":[{"sku":"A","quantity":1,"price":"1000000000"},{"sku":"A","quantity":1,"price":"0.001"}]}`, 422, "body.lines"},
+		"a year of five digits": {`{"at":"9999-12-31T23:59:59-05:00","lines":[{"sku":"A","quantity":1,"price":"1"}]}`, 422, "body.at"},
+		"such a year in a line": {line(`"sku":"A","quantity":1,"price":"1","at":"9999-12-31T23:59:59-05:00"`), 422, "body.lines[0].at"},
 		"not a time":            {`{"at":"yesterday","lines":[{"sku":"A","quantity":1,"price":"1"}]}`, 422, "body.at"},
 		"too large":             {`{"customer":"` + strings.Repeat("x", 3<<20) + `"}`, 413, "too large"},
 	} {

@@ -206,6 +206,9 @@ func (s *Server) comeBack(ctx context.Context, id string, in *CommandIn, body sc
 		key = web.NewKey()
 	}
 	at := now()
+	if err := web.Time("body.at", goods.At); err != nil {
+		return nil, problem(err)
+	}
 	if goods.At != nil {
 		at = goods.At.UTC()
 	}

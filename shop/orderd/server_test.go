@@ -258,6 +258,9 @@ func TestOrderGoesFromPlacedToReturnedOverHTTP(t *testing.T) {
 	}
 	shipped := s.post(200, "/orders/"+id+"/ship", "")
 	s.post(200, "/orders/"+id+"/ship", "") // again
+	if a := s.post(422, "/orders/"+id+"/return", `{"at":"9999-12-31T23:59:59-05:00"}`); !strings.Contains(a.raw, "body.at") {
+		t.Errorf("a return in a year of five digits: %s", a.raw)
+	}
 	s.post(409, "/orders/"+id+"/cancel", "")
 	token := shipped.header.Get("Consistency-Token")
 	if got := s.get(200, "/orders/"+id, "Consistency-Token", token); got.body["status"] != "shipped" {

@@ -116,6 +116,18 @@ func Plain(where, text string) error {
 	return nil
 }
 
+// Time refuses a time that events and reports cannot hold; where is its place in the
+// request. nil is one that was not given.
+func Time(where string, t *time.Time) error {
+	if t == nil {
+		return nil
+	}
+	if err := event.CheckYear(*t); err != nil {
+		return Invalid(where, err.Error(), t)
+	}
+	return nil
+}
+
 // Event returns the parts of a command that events carry. where is its place in the
 // request, and at the time of a command that names none.
 func (t TradeIn) Event(where string, at time.Time) (event.Trade, []event.Line, error) {
@@ -126,14 +138,14 @@ func (t TradeIn) Event(where string, at time.Time) (event.Trade, []event.Line, e
 	if trade.Currency == "" {
 		trade.Currency = "GBP"
 	}
-	err := errors.Join(Plain(where+".reference", t.Reference), Plain(where+".customer", t.Customer), Plain(where+".country", t.Country))
+	err := errors.Join(Plain(where+".reference", t.Reference), Plain(where+".customer", t.Customer), Plain(where+".country", t.Country), Time(where+".at", t.At))
 	if err != nil {
 		return trade, nil, err
 	}
 	lines := make([]event.Line, len(t.Lines))
 	for i, l := range t.Lines {
 		line := fmt.Sprintf("%s.lines[%d]", where, i)
-		if err := errors.Join(Plain(line+".sku", l.SKU), Plain(line+".description", l.Description)); err != nil {
+		if err := errors.Join(Plain(line+".sku", l.SKU), Plain(line+".description", l.Description), Time(line+".at", l.At)); err != nil {
 			return trade, nil, err
 		}
 		price, err := event.ParseMoney(l.Price)
