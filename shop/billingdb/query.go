@@ -62,11 +62,6 @@ SELECT series, number, order_id, return_id, reference, customer, country, curren
 FROM credit_note
 `
 
-// CreditNote reads a credit note by its number.
-func CreditNote(ctx context.Context, tx sqldb.Tx, n billing.Number) (billing.CreditNote, error) {
-	return one(ctx, tx, scanCredit, "credit note "+n.String(), selectCredit+`WHERE series = $1 AND number = $2`, n.Series, n.N)
-}
-
 // CreditNotes reads up to limit credit notes behind a number, oldest first.
 func CreditNotes(ctx context.Context, tx sqldb.Tx, after billing.Number, limit int) ([]billing.CreditNote, error) {
 	return many(ctx, tx, scanCredit, "credit notes", selectCredit+`
@@ -141,11 +136,6 @@ const selectAdjustment = `
 SELECT number, adjustment_id, reference, customer, country, currency, business_at, lines, amount, posted_at
 FROM adjustment
 `
-
-// AdjustmentOf reads a ledger adjustment by its id.
-func AdjustmentOf(ctx context.Context, tx sqldb.Tx, id string) (NumberedAdjustment, error) {
-	return one(ctx, tx, scanAdjustment, "adjustment "+id, selectAdjustment+`WHERE adjustment_id = $1`, id)
-}
 
 // Adjustments reads up to limit ledger adjustments behind a number, oldest first.
 func Adjustments(ctx context.Context, tx sqldb.Tx, after int64, limit int) ([]NumberedAdjustment, error) {

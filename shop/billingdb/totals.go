@@ -55,7 +55,7 @@ func (t *totals) sum(ctx context.Context, tx sqldb.Tx) error {
 			return fmt.Errorf("billingdb: sum %ss: %w", table, err)
 		}
 	}
-	return t.group(ctx, tx, "adjustment", "", `
+	return t.group(ctx, tx, "adjustment", `
 SELECT currency, COUNT(*), CAST(SUM(amount) AS BIGINT), MAX(number)
 FROM adjustment
 WHERE number > $1
@@ -97,7 +97,7 @@ func (t *totals) sumDocuments(ctx context.Context, tx sqldb.Tx, table string) er
 	}
 	for _, series := range names {
 		last := t.documents[table+" "+series]
-		err := t.group(ctx, tx, table, series, `
+		err := t.group(ctx, tx, table, `
 SELECT currency, COUNT(*), CAST(SUM(amount) AS BIGINT), MAX(number)
 FROM `+table+`
 WHERE series = $2 AND number > $1
@@ -110,7 +110,7 @@ GROUP BY currency`, &last, last, series)
 	return nil
 }
 
-func (t *totals) group(ctx context.Context, tx sqldb.Tx, table, _ string, query string, last *int64, args ...any) error {
+func (t *totals) group(ctx context.Context, tx sqldb.Tx, table, query string, last *int64, args ...any) error {
 	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
 		return err
