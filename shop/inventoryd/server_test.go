@@ -226,6 +226,17 @@ func TestDefinitionUnderOneKeyIsReceivedOnce(t *testing.T) {
 			t.Errorf("%s: stock %+v, want %+v", sku, got, want)
 		}
 	}
+	type operation struct {
+		Post struct {
+			Parameters []struct{ Name, Description string }
+		}
+	}
+	for path, o := range get[struct{ Paths map[string]operation }](s, "/openapi.json", "").Paths {
+		p := o.Post.Parameters
+		if strings.HasPrefix(path, "/products") && path != "/products/{sku}" && (len(p) != 1 || p[0].Name != "Idempotency-Key" || p[0].Description == "") {
+			t.Errorf("POST %s is described with %+v", path, p)
+		}
+	}
 	s.post("/products", kettle)
 	token = s.post("/products", kettle) // without a key each request is another delivery
 	if got := get[inventory.Stock](s, "/stock/KETTLE-1L", token); got.Received != 1500 {

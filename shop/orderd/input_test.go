@@ -305,6 +305,9 @@ func TestInterfaceIsDescribed(t *testing.T) {
 	if !strings.Contains(doc.raw, `"OrderIn"`) || !strings.Contains(doc.raw, "application/x-ndjson") {
 		t.Errorf("bodies are not described: %.500s", doc.raw)
 	}
+	if !strings.Contains(doc.raw, "1000000000.000") {
+		t.Error("the most that lines may come to is not described")
+	}
 	s.get(200, "/healthz")
 	s.get(401, "/feed?after=0")
 	if got := s.call(http.MethodGet, "/readyz", ""); got.status != 200 {
