@@ -16,9 +16,10 @@ const kindLease = "l"
 const leaseSeconds = 5
 
 // Hold waits until this instance holds the database's lease, runs fn, and gives the
-// lease up. The context of fn ends with ctx and when the lease may be lost. It returns
-// nil when ctx has ended.
-func (db *DB) Hold(ctx context.Context, fn func(ctx context.Context)) error {
+// lease up. It calls waits each time that it has asked and another instance holds it.
+// The context of fn ends with ctx and when the lease may be lost. It returns nil when
+// ctx has ended.
+func (db *DB) Hold(ctx context.Context, waits func(), fn func(ctx context.Context)) error {
 	if _, _, _, err := db.known(); err != nil {
 		return err
 	}
@@ -46,6 +47,7 @@ func (db *DB) Hold(ctx context.Context, fn func(ctx context.Context)) error {
 		if resp.Succeeded {
 			break
 		}
+		waits()
 		if err := db.awaitRelease(ctx, key, resp.Header.Revision, alive); err != nil {
 			return ended(ctx, db.wrap(err))
 		}

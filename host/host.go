@@ -294,13 +294,15 @@ func (h *Host) untilStop(next http.Handler) http.Handler {
 	})
 }
 
-// keep runs r again and again until run ends.
+// keep runs r again and again until run ends. What failed is then no problem of this
+// instance any more: another one may run it.
 func (h *Host) keep(run context.Context, r *running, stop context.CancelCauseFunc) {
 	select {
 	case <-h.guard.first: // what followers write is written behind the questions, too
 	case <-run.Done():
 		return
 	}
+	defer h.setFailed(r.name, nil)
 	pause := 100 * time.Millisecond
 	for {
 		begun := time.Now()

@@ -15,9 +15,10 @@ import (
 // only saves work: what is done is fenced by the marks.
 type Lease interface {
 	// Hold waits until the lease is this instance's, runs fn, and gives the lease up
-	// when fn has returned. The context of fn ends with ctx, and as soon as the lease
-	// may be another's. It returns nil when ctx has ended.
-	Hold(ctx context.Context, fn func(ctx context.Context)) error
+	// when fn has returned. Each time that it has asked and another instance has the
+	// lease, it calls waits before it goes on waiting. The context of fn ends with ctx,
+	// and as soon as the lease may be another's. It returns nil when ctx has ended.
+	Hold(ctx context.Context, waits func(), fn func(ctx context.Context)) error
 }
 
 // standing is a runner that has something to do while another instance runs it.
@@ -47,20 +48,23 @@ func (h *Host) lead(run context.Context, stop context.CancelCauseFunc) {
 		return
 	}
 	pause := 100 * time.Millisecond
+	answered := func() { // whoever has the lease, it could be asked for
+		h.setFailed("lease", nil)
+		pause = 100 * time.Millisecond
+	}
 	for run.Err() == nil {
 		standby, endStandby := context.WithCancel(run)
 		var standing sync.WaitGroup
 		for _, r := range singles {
 			standing.Go(func() { h.standBy(standby, r, stop) })
 		}
-		err := h.opts.Lease.Hold(run, func(ctx context.Context) {
+		err := h.opts.Lease.Hold(run, answered, func(ctx context.Context) {
 			endStandby()
 			standing.Wait()
 			h.log.Info("leads")
 			h.leads.Store(true)
 			defer h.leads.Store(false)
-			h.setFailed("lease", nil)
-			pause = 100 * time.Millisecond
+			answered()
 			var all sync.WaitGroup
 			for _, r := range singles {
 				all.Go(func() { h.keep(ctx, r, stop) })

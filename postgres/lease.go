@@ -30,9 +30,10 @@ const leaseQuery = `SELECT CASE WHEN $4 OR NOT EXISTS (SELECT FROM pg_locks
 	THEN pg_try_advisory_lock($1) ELSE false END`
 
 // Hold waits until this instance holds the database's lease, a session's advisory
-// lock, runs fn, and gives the lease up. The context of fn ends with ctx and when the
-// lease may be lost. It returns nil when ctx has ended.
-func (db *DB) Hold(ctx context.Context, fn func(ctx context.Context)) error {
+// lock, runs fn, and gives the lease up. It calls waits each time that it has asked and
+// is to ask again. The context of fn ends with ctx and when the lease may be lost. It
+// returns nil when ctx has ended.
+func (db *DB) Hold(ctx context.Context, waits func(), fn func(ctx context.Context)) error {
 	leave, err := db.enter()
 	if err != nil {
 		return err
@@ -64,6 +65,7 @@ func (db *DB) Hold(ctx context.Context, fn func(ctx context.Context)) error {
 		if held {
 			break
 		}
+		waits()
 		select {
 		case <-beat.C:
 		case <-ctx.Done():

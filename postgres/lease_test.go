@@ -61,7 +61,7 @@ func TestWhoGivesPositionsLeads(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- db.Hold(ctx, func(ctx context.Context) {
+			done <- db.Hold(ctx, func() {}, func(ctx context.Context) {
 				leads <- name
 				<-ctx.Done()
 			})
