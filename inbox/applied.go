@@ -78,13 +78,11 @@ func (s *Source) tell(ctx context.Context) {
 }
 
 func (s *Source) register(ctx context.Context, follower string, at freehold.Mark) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	q := url.Values{"after": {strconv.FormatInt(int64(at.Position), 10)}, "limit": {"0"}, "consumer": {s.opts.Consumer + "/" + follower}}
 	if at.Position > 0 {
 		q.Set("chain", at.Chain.String())
 	}
-	resp, err := s.get(ctx, "?"+q.Encode())
+	resp, err := s.get(ctx, "?"+q.Encode(), 0)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/freehold-go/freehold"
@@ -42,7 +41,7 @@ func (s *Source) ask(ctx context.Context, after freehold.Mark, limit int, wait t
 		known = s.head.Position
 		s.mu.Unlock()
 	}
-	resp, err := s.get(ctx, "?"+q.Encode())
+	resp, err := s.get(ctx, "?"+q.Encode(), wait)
 	if errors.Is(err, freehold.ErrDiverged) || errors.Is(err, freehold.ErrGone) {
 		s.mu.Lock()
 		s.doubt() // what the broker delivered may have led there, too
@@ -100,45 +99,9 @@ func (s *Source) readHead(h http.Header, a *answer) error {
 	return nil
 }
 
-// get requests a path of the feed and turns refusals into errors.
-func (s *Source) get(ctx context.Context, suffix string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+suffix, nil)
-	if err != nil {
-		return nil, fmt.Errorf("inbox: feed of %s: %w", s.name, err)
-	}
-	if s.opts.Token != "" {
-		req.Header.Set("Authorization", "Bearer "+s.opts.Token)
-	}
-	resp, err := s.opts.Client.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("inbox: feed of %s: %w", s.name, err)
-	}
-	if resp.StatusCode == http.StatusOK {
-		return resp, nil
-	}
-	defer resp.Body.Close()
-	var body struct{ Detail string }
-	raw, _ := io.ReadAll(io.LimitReader(resp.Body, 4096)) // what there is of an explanation
-	if json.Unmarshal(raw, &body) != nil {
-		body.Detail = strings.TrimSpace(string(raw))
-	}
-	err = fmt.Errorf("inbox: feed of %s: %s: %s", s.name, resp.Status, body.Detail)
-	switch resp.StatusCode {
-	case http.StatusNotFound:
-		return nil, fmt.Errorf("%w: %w", err, errNotThere)
-	case http.StatusConflict:
-		return nil, fmt.Errorf("%w: %w", err, freehold.ErrDiverged)
-	case http.StatusGone:
-		return nil, fmt.Errorf("%w: %w", err, freehold.ErrGone)
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return nil, fmt.Errorf("%w: check the token", err)
-	}
-	return nil, err
-}
-
 // Incarnations lists the openings of the source's journal, oldest first.
 func (s *Source) Incarnations(ctx context.Context) ([]journal.Incarnation, error) {
-	resp, err := s.get(ctx, "/incarnations")
+	resp, err := s.get(ctx, "/incarnations", 0)
 	if err != nil {
 		return nil, err
 	}

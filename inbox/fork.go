@@ -18,7 +18,7 @@ var errNotThere = errors.New("inbox: not found")
 
 // Forks lists the forks of the source's journal, oldest first.
 func (s *Source) Forks(ctx context.Context) (journal.Forks, error) {
-	resp, err := s.get(ctx, "/forks")
+	resp, err := s.get(ctx, "/forks", 0)
 	if errors.Is(err, errNotThere) {
 		return nil, nil
 	}

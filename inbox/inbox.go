@@ -27,6 +27,9 @@ type Options struct {
 	Client *http.Client
 	// Silence is for how long the broker may be quiet before the feed is asked. 0 is 3 s.
 	Silence time.Duration
+	// Within is for how long the feed may say nothing when it was asked, and has not been
+	// asked to wait. Then it is asked again. 0 is 10 s.
+	Within time.Duration
 	// Consumer is the name of the service that reads. With it, the source is told now
 	// and then up to where each follower has applied its events, so that it keeps what
 	// they still need. Empty tells nothing.
@@ -80,6 +83,9 @@ func Remote(name freehold.Source, feedURL string, types *freehold.Catalog, o *Op
 	}
 	if opts.Silence <= 0 {
 		opts.Silence = 3 * time.Second
+	}
+	if opts.Within <= 0 {
+		opts.Within = 10 * time.Second
 	}
 	if opts.Tell <= 0 {
 		opts.Tell = time.Minute
