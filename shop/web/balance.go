@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/freehold-go/freehold"
@@ -18,14 +19,28 @@ import (
 // http.RoundTripper for requests to [Instances.URL].
 type Instances struct {
 	all  []*url.URL
-	next atomic.Uint32
 	http http.RoundTripper
+
+	mu     sync.Mutex
+	next   int
+	silent map[*url.URL]time.Time // instances that have not answered in time, and until when they come last
 }
+
+// The time that an instance has to take a connection, and for how long one that has let
+// time run out comes last.
+const (
+	dialWithin = 3 * time.Second
+	silentFor  = time.Minute
+)
 
 // NewInstances takes base URLs with commas between them, such as
 // "http://127.0.0.1:8080,http://127.0.0.1:9080".
 func NewInstances(service, urls string) (*Instances, error) {
-	s := &Instances{http: &http.Transport{MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute}}
+	dialer := &net.Dialer{Timeout: dialWithin}
+	s := &Instances{
+		http:   &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute},
+		silent: map[*url.URL]time.Time{},
+	}
 	for text := range strings.SplitSeq(urls, ",") {
 		u, err := url.Parse(strings.TrimSuffix(strings.TrimSpace(text), "/"))
 		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -61,17 +76,17 @@ type directKey struct{}
 // Direct returns a context for requests that go to the instance that they name.
 func Direct(ctx context.Context) context.Context { return context.WithValue(ctx, directKey{}, true) }
 
-// RoundTrip sends a request to the next instance. An instance that does not answer
-// is left out: the request goes to the one after it. That may do a command twice,
-// so commands carry keys. A request to another host is sent there.
+// RoundTrip sends a request to the next instance. Where that fails, the request goes to
+// the one after it, which may do a command twice, so commands carry keys. An instance
+// that lets a request's time run out ends that request; the next ones go to the others,
+// but for one a minute that tries whether it answers again. A request to another host is
+// sent there.
 func (s *Instances) RoundTrip(req *http.Request) (*http.Response, error) {
 	if len(s.all) == 1 || req.URL.Host != s.all[0].Host || req.Context().Value(directKey{}) != nil {
 		return s.http.RoundTrip(req)
 	}
 	var errs []error
-	first := int(s.next.Add(1))
-	for i := range s.all {
-		to := s.all[(first+i)%len(s.all)]
+	for i, to := range s.turn() {
 		again := req.Clone(req.Context())
 		again.URL.Scheme, again.URL.Host, again.Host = to.Scheme, to.Host, to.Host
 		if i > 0 && req.Body != nil {
@@ -86,7 +101,11 @@ func (s *Instances) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		resp, err := s.http.RoundTrip(again)
 		if err == nil {
+			s.answers(to)
 			return resp, nil
+		}
+		if ranOut(err) || ranOut(context.Cause(req.Context())) {
+			s.isSilent(to)
 		}
 		errs = append(errs, err)
 		if req.Context().Err() != nil {
@@ -94,6 +113,47 @@ func (s *Instances) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 	}
 	return nil, errors.Join(errs...)
+}
+
+// turn is the order in which a request is offered to the instances.
+func (s *Instances) turn() []*url.URL {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.next++
+	now := time.Now()
+	var all, last []*url.URL
+	for i := range s.all {
+		to := s.all[(s.next+i)%len(s.all)]
+		switch until, silent := s.silent[to]; {
+		case !silent:
+			all = append(all, to)
+		case i == 0 && !now.Before(until):
+			s.silent[to] = now.Add(silentFor) // this request tries it, and no other one
+			all = append(all, to)
+		default:
+			last = append(last, to)
+		}
+	}
+	return append(all, last...)
+}
+
+func (s *Instances) isSilent(to *url.URL) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.silent[to] = time.Now().Add(silentFor)
+}
+
+func (s *Instances) answers(to *url.URL) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.silent, to)
+}
+
+// ranOut reports whether an error says that time has run out, be it that of whoever
+// waits for the answer or of the connection.
+func ranOut(err error) bool {
+	var timed interface{ Timeout() bool }
+	return errors.As(err, &timed) && timed.Timeout()
 }
 
 // Remote is the journal of another service, read from the feed of any of its
