@@ -242,8 +242,9 @@ func (c *Cache[K, V]) apply(events []freehold.Recorded) {
 		r := &events[i]
 		s := c.sources[r.At.Source]
 		switch {
-		case s == nil || s.seen.Epoch != r.At.Epoch || r.At.Position > s.seen.Position+1:
-			// The beginning, another history, or something was missed.
+		case s == nil || begins(r) || s.seen.Epoch != r.At.Epoch || r.At.Position > s.seen.Position+1:
+			// The beginning, also where it is the next place: an event may have been
+			// there. Or another history, or something was missed.
 			c.flush(r.At.Source)
 			s = newSource[K](r.At)
 			c.sources[r.At.Source] = s

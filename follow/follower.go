@@ -193,6 +193,9 @@ func (f *Follower) follow(ctx context.Context, fd *feed) error {
 				f.diverged(name)
 			}
 			sleep(ctx, f.opts.Pause)
+		case errors.Is(err, freehold.ErrGone) && f.beginAgain(name):
+			f.opts.Log.Warn("begins again at the head: the source has cut what it had not read", "follower", f.name, "source", name, "error", err)
+			sleep(ctx, f.opts.Pause)
 		case errors.Is(err, freehold.ErrLatched), errors.Is(err, freehold.ErrClosed), errors.Is(err, errExited):
 			fd.set(Failed, err)
 			return err

@@ -40,6 +40,16 @@ func (f *Follower) goBack(s freehold.Source) bool {
 	return ok && sink.forget(s)
 }
 
+// beginAgain has a follower begin at the source's head again, and reports whether it
+// holds no state that would miss anything.
+func (f *Follower) beginAgain(s freehold.Source) bool {
+	sink, ok := f.sink.(interface{ beginAgain(s freehold.Source) })
+	if ok {
+		sink.beginAgain(s)
+	}
+	return ok
+}
+
 // wait returns when the source may have news, a request came in, or time is up, if there
 // is a limit.
 func (fd *feed) wait(ctx context.Context, place freehold.Mark, limit time.Duration) error {

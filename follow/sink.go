@@ -27,7 +27,8 @@ func Into(name string, sources []Source, sink Sink, opts *Options) *Follower {
 // head when it starts, and is for what holds no state across restarts, such as
 // caches and live pages. fn gets events of one source at a time, in order,
 // placeholders included; the first thing that it gets is a placeholder at the head
-// where it begins.
+// where it begins, without a digest. If a source has cut events that it has not read yet,
+// it begins again in this way.
 func Observe(name string, sources []Source, fn func(ctx context.Context, rs []freehold.Recorded) error) *Follower {
 	return newFollower(name, sources, &memorySink{sources: sources, fn: fn, marks: map[freehold.Source]freehold.Mark{}}, nil)
 }
@@ -68,6 +69,13 @@ func (m *memorySink) Apply(ctx context.Context, _ freehold.Mark, events []freeho
 	}
 	m.set(events[len(events)-1].At)
 	return nil
+}
+
+// beginAgain has the follower begin at the head once more.
+func (m *memorySink) beginAgain(s freehold.Source) {
+	m.mu.Lock()
+	delete(m.marks, s)
+	m.mu.Unlock()
 }
 
 func (m *memorySink) set(at freehold.Mark) {
