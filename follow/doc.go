@@ -32,5 +32,6 @@
 // history is not the one that led to the mark is stopped with
 // freehold.ErrDiverged while the follower's other sources go on; see
 // [Follower.Adopt]. One that has cut events which the follower has not applied is
-// stopped with freehold.ErrGone; see [Follower.Skip].
+// stopped with freehold.ErrGone; see [Follower.Skip]. A follower of [Observe] begins
+// again at the head then.
 package follow

@@ -4,7 +4,9 @@
 // # Guarantees
 //
 // Everything that was started is stopped before the databases are closed, in
-// reverse order, within ten seconds. Operator endpoints answer only to the token.
+// reverse order. Requests, and then runners, have five seconds to end; Run says if one
+// did not, and goes on. How long closing takes depends on what is closed. Operator
+// endpoints answer only to the token.
 //
 // # Ordering
 //
@@ -16,8 +18,9 @@
 // # Failure
 //
 // A runner that fails is started again with growing pauses and shows in /readyz
-// meanwhile. A database that cannot go on ends Run with an error, so that the
-// process is started anew.
+// meanwhile. So does a lease that cannot be asked for; an instance that waits for one
+// which another holds is ready. A database that cannot go on ends Run with an error, so
+// that the process is started anew.
 package host
 
 import (

@@ -14,7 +14,8 @@
 //
 // # Failure
 //
-// An unreachable feed is an error that the follower retries for ever. Only an
+// An unreachable feed is an error that the follower retries for ever, and so is one
+// that takes a question and says nothing for Options.Within. Only an
 // answer of the feed says that the source went back in time
 // (freehold.ErrDiverged) or has archived what is asked for (freehold.ErrGone).
 package inbox
