@@ -47,6 +47,10 @@ func MetaOf(ctx context.Context) Meta {
 	return m
 }
 
+// NonceSize is the length of the random bytes that make the digest of an internal event
+// unguessable. It is fixed: the digest does not tell where they end.
+const NonceSize = 16
+
 // Recorded is an event as a journal holds it. It is a value; Raw and Nonce must
 // not be changed.
 type Recorded struct {
@@ -61,7 +65,7 @@ type Recorded struct {
 	Internal    bool   // never leaves the service except as a placeholder
 	Last        bool   // the last event of its transaction: readers stop only behind one
 	Raw         []byte // payload as stored; nil for a placeholder
-	Nonce       []byte // 16 random bytes; nil for a placeholder
+	Nonce       []byte // NonceSize random bytes; nil for a placeholder
 	Digest      Hash   // over header, nonce and payload; see docs/wire.md
 
 	types *Catalog

@@ -29,7 +29,7 @@ def main(url, token, after="0", chain="0" * 64):
             n, d = int(e["sequence"]), bytes.fromhex(e["digest"])
             if e["type"] != "freehold.placeholder":
                 payload = line[line.index(b'"data":') + 7:-1]  # exactly as stored
-                assert digest(e, payload) == d, f"position {n}: bytes and digest do not agree"
+                assert len(e["nonce"]) == 32 and digest(e, payload) == d, f"position {n}: bytes and digest do not agree"
             chain = hashlib.sha256(b"\1" + chain + struct.pack(">Q", n) + d).digest()
             assert n == after + 1 and chain.hex() == e["chain"], f"position {n} does not continue the chain"
             after = n  # store it with your effects, in one transaction

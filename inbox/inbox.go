@@ -264,7 +264,7 @@ func (s *Source) take(_ context.Context, events []freehold.Recorded) error {
 	defer s.mu.Unlock()
 	for i := range events {
 		r := &events[i]
-		if r.At.Source != s.name || !r.Placeholder() && journal.Digest(r) != r.Digest {
+		if r.At.Source != s.name || !journal.Intact(r) {
 			continue // not this source's, or damaged: the feed has the real one
 		}
 		if s.foreign(r.At.Epoch) {
@@ -307,7 +307,7 @@ func (s *Source) take(_ context.Context, events []freehold.Recorded) error {
 	return nil
 }
 
-// continues is journal.Follows of an event whose digest was found to be right.
+// continues is journal.Follows of an event that was found to be intact.
 func continues(after freehold.Mark, r *freehold.Recorded) bool {
 	return r.At.Position == after.Position+1 && r.At.Chain == journal.Chain(after.Chain, r.At.Position, r.Digest)
 }

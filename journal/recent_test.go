@@ -85,7 +85,7 @@ func (s *shared) Read(_ context.Context, after freehold.Position, limit int) ([]
 func transactions(n, events int, incarnation string) (rs []freehold.Recorded) {
 	at := freehold.Mark{Source: "order"}
 	for i := range n * events {
-		r := freehold.Recorded{Stream: "a-1", Version: freehold.Version(i + 1), Incarnation: incarnation, Last: i%events == events-1}
+		r := freehold.Recorded{Stream: "a-1", Version: freehold.Version(i + 1), Incarnation: incarnation, Last: i%events == events-1, Nonce: make([]byte, freehold.NonceSize)}
 		r.Digest = journal.Digest(&r)
 		at.Position++
 		at.Chain = journal.Chain(at.Chain, at.Position, r.Digest)

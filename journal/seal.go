@@ -16,10 +16,6 @@ import (
 	"github.com/freehold-go/freehold"
 )
 
-// NonceSize is the length of the random bytes that make the digest of an internal
-// event unguessable.
-const NonceSize = 16
-
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
 
 // Digest is SHA-256 over a zero byte, the header fields in a fixed order, each
@@ -82,13 +78,23 @@ func Chain(prev freehold.Hash, n freehold.Position, digest freehold.Hash) freeho
 }
 
 // Follows reports whether r is the next event after the mark: position, chain
-// value, and, unless it is a placeholder, digest. It is the check that every
-// reader makes of everything it reads.
-func Follows(after freehold.Mark, r *freehold.Recorded) bool {
-	if r.At.Position != after.Position+1 || r.At.Chain != Chain(after.Chain, r.At.Position, r.Digest) {
-		return false
-	}
-	return r.Placeholder() || r.Digest == Digest(r)
+// value, and, unless it is a placeholder, its bytes. Whoever reads another service's
+// events checks this of each, and so does [Journal.Verify]; followers of what was
+// checked, and of their own service's journal, check position and chain only.
+func Follows(after freehold.Mark, r *freehold.Recorded) bool { return next(after, r) && Intact(r) }
+
+func next(after freehold.Mark, r *freehold.Recorded) bool {
+	return r.At.Position == after.Position+1 && r.At.Chain == Chain(after.Chain, r.At.Position, r.Digest)
+}
+
+// Intact reports whether an event's bytes are those that its digest was made of. A
+// placeholder has none, and nothing to find fault with.
+func Intact(r *freehold.Recorded) bool { return r.Placeholder() || sealed(r) }
+
+// sealed reports whether nonce and payload are those of the digest, which does not tell
+// where the one ends and the other begins: the nonce's length does.
+func sealed(r *freehold.Recorded) bool {
+	return len(r.Nonce) == freehold.NonceSize && r.Digest == Digest(r)
 }
 
 // Draft turns events into records that have everything but a place: stream,
@@ -100,7 +106,8 @@ func Draft(ctx context.Context, types *freehold.Catalog, txID string, first int,
 	}
 	meta := readable(freehold.MetaOf(ctx))
 	drafts := make([]freehold.Recorded, len(events))
-	nonces := make([]byte, NonceSize*len(events))
+	const size = freehold.NonceSize
+	nonces := make([]byte, size*len(events))
 	rand.Read(nonces) // never fails, see crypto/rand
 	for i, e := range events {
 		raw, internal, err := types.Encode(e)
@@ -109,7 +116,7 @@ func Draft(ctx context.Context, types *freehold.Catalog, txID string, first int,
 		}
 		drafts[i] = freehold.Recorded{
 			ID: txID + "-" + strconv.Itoa(first+i), Type: e.EventType(), Time: now, Meta: meta,
-			Internal: internal, Raw: raw, Nonce: nonces[i*NonceSize : (i+1)*NonceSize : (i+1)*NonceSize],
+			Internal: internal, Raw: raw, Nonce: nonces[i*size : (i+1)*size : (i+1)*size],
 		}
 	}
 	return drafts, nil

@@ -87,6 +87,16 @@ func TestFollowsRefusesWhatIsNotNext(t *testing.T) {
 		if journal.Follows(place, &altered) {
 			t.Errorf("event %d: another payload is accepted", i+1)
 		}
+		for name, by := range map[string]int{"shorter": -1, "longer": 1} {
+			all := append(append([]byte{}, rs[i].Nonce...), rs[i].Raw...)
+			altered.Nonce, altered.Raw = all[:freehold.NonceSize+by], all[freehold.NonceSize+by:]
+			if journal.Digest(&altered) != rs[i].Digest {
+				t.Fatal("the digest tells where the nonce ends: this test is not needed any more")
+			}
+			if journal.Follows(place, &altered) {
+				t.Errorf("event %d: a %s nonce, and payload as much less or more, is accepted", i+1, name)
+			}
+		}
 		if i > 0 && journal.Follows(freehold.Mark{Source: "order", Epoch: "e", Position: place.Position}, &rs[i]) {
 			t.Errorf("event %d: another history is accepted", i+1)
 		}

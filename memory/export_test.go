@@ -16,6 +16,15 @@ func (d *Disk) Alter(p freehold.Position) {
 	r.Raw[len(r.Raw)/2] ^= 1
 }
 
+// Shift moves the first byte of the stored payload to the end of the nonce.
+func (d *Disk) Shift(p freehold.Position) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.now.events = slices.Clone(d.now.events)
+	r := &d.now.events[p-1]
+	r.Nonce, r.Raw = append(slices.Clone(r.Nonce), r.Raw[0]), r.Raw[1:]
+}
+
 // Tree is the immutable sorted map, for its test.
 type Tree = tree[int]
 

@@ -51,6 +51,7 @@ func harness() journaltest.Harness[kv.Tx] {
 		FailCommits: func(db journaltest.DB[kv.Tx], n int) { db.(*memory.DB).FailCommits(n) },
 		Vanishes:    true,
 		Alter:       func(_ testing.TB, place string, p freehold.Position) { d.disk(place).Alter(p) },
+		Shift:       func(_ testing.TB, place string, p freehold.Position) { d.disk(place).Shift(p) },
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/journal"
 	"github.com/freehold-go/freehold/journal/journaltest"
 	"github.com/freehold-go/freehold/pebble"
 )
@@ -170,5 +171,27 @@ func TestTruncatedAndMissingFilesAreRefused(t *testing.T) {
 				t.Errorf("%s: %d events of %d, and no error", what, n, events)
 			}
 		}
+	}
+}
+
+// TestAByteThatWentFromPayloadToNonceIsFound: the digest is of both without a boundary.
+func TestAByteThatWentFromPayloadToNonceIsFound(t *testing.T) {
+	t.Parallel()
+	db := openOn(t, vfs.NewCrashableMem(), pebble.Options{})
+	defer db.Close()
+	for i := range 5 {
+		if _, err := db.Append(t.Context(), one("a-1", freehold.At(freehold.Version(i)), i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Shift(3); err != nil {
+		t.Fatal(err)
+	}
+	// The next append makes a view of what is stored now.
+	if _, err := db.Append(t.Context(), one("a-1", freehold.At(5), 5)); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := db.Journal().Verify(t.Context(), freehold.Mark{}, nil); !errors.Is(err, journal.ErrAltered) || at.Position != 2 {
+		t.Errorf("verify: up to %d, %v, want ErrAltered behind 2", at.Position, err)
 	}
 }

@@ -6,6 +6,9 @@ import (
 
 	lib "github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/freehold-go/freehold"
+	"github.com/freehold-go/freehold/internal/record"
 )
 
 // FailCommits makes the next n commits fail before anything is durable.
@@ -45,6 +48,21 @@ func (db *DB) RawScan(limit int) (n int, err error) {
 		return n, errors.New("pebble: no events")
 	}
 	return n, errors.Join(it.Error(), it.Close())
+}
+
+// Shift moves the first byte of the stored payload of an event to the end of its nonce.
+func (db *DB) Shift(p freehold.Position) error {
+	r := freehold.Recorded{At: freehold.Mark{Position: p}}
+	key := numbered(kindEvent, int64(p))
+	value, done, err := db.kv.Get(key)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(record.Decode(value, &r), done.Close()); err != nil {
+		return err
+	}
+	r.Nonce, r.Raw = append(r.Nonce, r.Raw[0]), r.Raw[1:]
+	return db.kv.Set(key, record.Append(nil, &r), lib.Sync)
 }
 
 // Syncs counts the syncs of files so far.

@@ -114,21 +114,29 @@ func harness() journaltest.Harness[sqldb.Tx] {
 			return value, err
 		},
 		Alter: func(t testing.TB, place string, p freehold.Position) {
-			conn, err := pgx.Connect(t.Context(), at(t, place))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close(t.Context())
-			_, err = conn.Exec(t.Context(), `ALTER TABLE freehold.event DISABLE TRIGGER insert_only`)
-			if err == nil {
-				_, err = conn.Exec(t.Context(), `UPDATE freehold.event SET payload = set_byte(payload, length(payload) / 2, get_byte(payload, length(payload) / 2) # 1)
-					WHERE seq = (SELECT seq FROM freehold.stamp WHERE position = $1)`, int64(p))
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			alter(t, place, p, `payload = set_byte(payload, length(payload) / 2, get_byte(payload, length(payload) / 2) # 1)`)
+		},
+		Shift: func(t testing.TB, place string, p freehold.Position) {
+			alter(t, place, p, `nonce = nonce || substr(payload, 1, 1), payload = substr(payload, 2)`)
 		},
 		FailCommits: func(db journaltest.DB[sqldb.Tx], n int) { db.(*postgres.DB).FailCommits(n) },
+	}
+}
+
+// alter changes the row of the event at a position, as somebody with all rights can.
+func alter(t testing.TB, place string, p freehold.Position, set string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), at(t, place))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	_, err = conn.Exec(t.Context(), `ALTER TABLE freehold.event DISABLE TRIGGER insert_only`)
+	if err == nil {
+		_, err = conn.Exec(t.Context(), `UPDATE freehold.event SET `+set+` WHERE seq = (SELECT seq FROM freehold.stamp WHERE position = $1)`, int64(p))
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -235,7 +235,7 @@ func (d *Decoder) Set(name, value string) {
 		d.failed(name, hexInto(d.r.Digest[:], value))
 		d.seen |= needDigest
 	case attrNonce:
-		d.r.Nonce = make([]byte, len(value)/2)
+		d.r.Nonce = make([]byte, freehold.NonceSize)
 		d.failed(name, hexInto(d.r.Nonce, value))
 		d.seen |= needNonce
 	case attrSchemaVersion:

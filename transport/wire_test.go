@@ -134,6 +134,27 @@ func TestEventWithoutAnAttributeIsRefused(t *testing.T) {
 	}
 }
 
+// The digest is of nonce and payload without a boundary: whoever sends on could move it.
+func TestEventWhoseNonceHasAnotherLengthIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, by := range []int{-16, -1, 1} {
+		r := sealed(false)
+		all := append(append([]byte{}, r.Nonce...), r.Raw...)
+		r.Nonce, r.Raw = all[:freehold.NonceSize+by], all[freehold.NonceSize+by:]
+		if journal.Digest(&r) != r.Digest {
+			t.Fatal("the digest is another one")
+		}
+		if _, err := transport.ParseJSON(transport.AppendJSON(nil, &r)); err == nil || !strings.Contains(err.Error(), "nonce") {
+			t.Errorf("line, nonce of %d bytes: %v", len(r.Nonce), err)
+		}
+		var d transport.Decoder
+		transport.Headers(&r, d.Header)
+		if _, err := d.Event(r.Raw); err == nil || !strings.Contains(err.Error(), "nonce") {
+			t.Errorf("headers, nonce of %d bytes: %v", len(r.Nonce), err)
+		}
+	}
+}
+
 func TestGarbageIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, line := range []string{"", "{", "[]", `{"id":"x"}`, `{"type":"a","sequence":"x"}`} {

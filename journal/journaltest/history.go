@@ -96,8 +96,13 @@ func there(i int) freehold.Mark {
 	return m
 }
 
-func (s suite[T]) altered(t *testing.T, _ DB[T]) {
-	if s.Alter == nil {
+func (s suite[T]) altered(t *testing.T, _ DB[T]) { s.alteredBy(t, s.Alter) }
+
+func (s suite[T]) shifted(t *testing.T, _ DB[T]) { s.alteredBy(t, s.Shift) }
+
+func (s suite[T]) alteredBy(t *testing.T, alter func(t testing.TB, place string, p freehold.Position)) {
+	t.Helper()
+	if alter == nil {
 		t.Skip("the harness cannot alter what is stored")
 	}
 	setup := place(t)
@@ -110,7 +115,7 @@ func (s suite[T]) altered(t *testing.T, _ DB[T]) {
 		t.Fatal(err)
 	}
 	const at = 31
-	s.Alter(t, setup.Place, at)
+	alter(t, setup.Place, at)
 	db = s.Open(t, setup)
 	reached, err := db.Journal().Verify(t.Context(), freehold.Mark{}, nil)
 	if !errors.Is(err, journal.ErrAltered) || reached.Position != at-1 {

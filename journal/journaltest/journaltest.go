@@ -70,6 +70,10 @@ type Harness[T freehold.Tx] struct {
 	// Alter changes one byte of the stored payload of the event at a position, past
 	// the engine. The database at place is closed. nil if the harness cannot.
 	Alter func(t testing.TB, place string, p freehold.Position)
+	// Shift moves the first byte of the stored payload of the event at a position to
+	// the end of its nonce, so that the digest remains right, past the engine. The
+	// database at place is closed. nil if the harness cannot.
+	Shift func(t testing.TB, place string, p freehold.Position)
 	// Vanishes says that a database opened again at the place of one that is open
 	// takes that one's place, as if its process had been killed, and that nothing
 	// outlives the process. Elsewhere processes are killed.
@@ -158,6 +162,7 @@ func Run[T freehold.Tx](t *testing.T, h Harness[T], groups ...string) {
 			{"a fork begins an epoch, and tokens of the old one are good up to its base", s.forked},
 			{"a fork that several find is recorded once", s.forkedOnce},
 			{"verify finds an altered byte", s.altered},
+			{"verify finds a byte that went from payload to nonce", s.shifted},
 			{"old versions are upcast on read", s.upcasts},
 			{"types that are no longer known stay readable as stored", s.unknownTypes},
 		}},

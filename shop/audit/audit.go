@@ -160,7 +160,7 @@ func (b *books) fold(ctx context.Context, source follow.Source) error {
 		}
 		for i := range rs {
 			r := &rs[i]
-			b.report.check(r.Placeholder() || journal.Digest(r) == r.Digest, "%s: bytes and digest do not agree", r.At)
+			b.report.check(journal.Intact(r), "%s: bytes and digest do not agree", r.At)
 			b.report.check(r.At.Position == place.Position+1 && r.At.Chain == journal.Chain(place.Chain, r.At.Position, r.Digest), "%s does not continue the chain", r.At)
 			place = r.At
 			if r.Placeholder() {
