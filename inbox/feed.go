@@ -72,8 +72,8 @@ func (s *Source) ask(ctx context.Context, after freehold.Mark, limit int, wait t
 		if r.At.Source != s.name {
 			return nil, fmt.Errorf("inbox: feed of %s serves %s: check its URL", s.name, r.At.Source)
 		}
-		if !journal.Follows(place, &r) && after.Chain != (freehold.Hash{}) {
-			return nil, fmt.Errorf("inbox: feed of %s: position %d does not follow %s", s.name, r.At.Position, place)
+		if !follows(place, &r) {
+			return nil, fmt.Errorf("inbox: feed of %s: position %d does not follow %s, or is not as it was written: run freehold verify at %s", s.name, r.At.Position, place, s.name)
 		}
 		place = r.At
 		a.events = append(a.events, r)
@@ -81,6 +81,15 @@ func (s *Source) ask(ctx context.Context, after freehold.Mark, limit int, wait t
 	s.types.Bind(a.events)
 	s.learn(a.head, known)
 	return a, nil
+}
+
+// follows is journal.Follows, if the chain value at the place is known. At position 0
+// it is: 32 zero bytes.
+func follows(place freehold.Mark, r *freehold.Recorded) bool {
+	if place.Position > 0 && place.Chain == (freehold.Hash{}) {
+		return r.At.Position == place.Position+1 && journal.Intact(r)
+	}
+	return journal.Follows(place, r)
 }
 
 func (s *Source) readHead(h http.Header, a *answer) error {
