@@ -278,8 +278,10 @@ var ErrAltered = errors.New("journal: altered")
 
 // Verify reads everything behind a mark (the zero mark: from the first event) up
 // to the head that it finds when it starts, and recomputes digests, chain values,
-// and the order of versions within each stream. progress, which may be nil, is
-// called now and then with the position reached. It returns the mark reached.
+// and the order of versions within each stream. What stands at the head must be what
+// the head says: where the database or a process keeps it, who writes the last events
+// again has not changed it. progress, which may be nil, is called now and then with the
+// position reached. It returns the mark reached.
 func (j *Journal) Verify(ctx context.Context, after freehold.Mark, progress func(freehold.Position)) (freehold.Mark, error) {
 	first, head, err := j.store.Bounds(ctx)
 	if err != nil {
@@ -288,6 +290,9 @@ func (j *Journal) Verify(ctx context.Context, after freehold.Mark, progress func
 	whole := after.Position <= first.Position
 	if whole {
 		after = first
+	}
+	if after.Position == head.Position && after.Chain != head.Chain {
+		return after, j.notTheHead(head)
 	}
 	versions := map[freehold.StreamID]freehold.Version{}
 	for after.Position < head.Position {
@@ -309,6 +314,9 @@ func (j *Journal) Verify(ctx context.Context, after freehold.Mark, progress func
 				return after, fmt.Errorf("%w: %s position %d: stream %s goes from version %d to %d",
 					ErrAltered, j.Name(), r.At.Position, r.Stream, was, r.Version)
 			}
+			if r.At.Position == head.Position && r.At.Chain != head.Chain {
+				return after, j.notTheHead(head)
+			}
 			versions[r.Stream] = r.Version
 			after = freehold.Mark{Source: j.Name(), Epoch: head.Epoch, Position: r.At.Position, Chain: r.At.Chain}
 		}
@@ -317,4 +325,9 @@ func (j *Journal) Verify(ctx context.Context, after freehold.Mark, progress func
 		}
 	}
 	return after, nil
+}
+
+func (j *Journal) notTheHead(head freehold.Mark) error {
+	return fmt.Errorf("%w: %s position %d: another chain value than the head's: the last events were written again, or the head was altered: append nothing, and compare both with the marks of consumers",
+		ErrAltered, j.Name(), head.Position)
 }

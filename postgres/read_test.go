@@ -1,11 +1,13 @@
 package postgres_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/freehold-go/freehold"
 	"github.com/freehold-go/freehold/internal/testdb"
+	"github.com/freehold-go/freehold/journal"
 )
 
 // TestReadFindsEventsWhereverTheirNumbersAre reads what drew its numbers in a row, what
@@ -50,5 +52,27 @@ func TestReadFindsEventsWhereverTheirNumbersAre(t *testing.T) {
 	exec("DELETE FROM freehold.event WHERE version = 5")
 	if _, err := read(); err == nil || !strings.Contains(err.Error(), "position 5 is that of event 1001, which is not there") {
 		t.Errorf("one event was deleted: %v", err)
+	}
+}
+
+// TestVerifyFindsThatTheHeadIsAnotherOne: the next event would continue a chain that
+// nobody else has.
+func TestVerifyFindsThatTheHeadIsAnotherOne(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	db := open(t, url)
+	if _, err := db.Append(t.Context(), happened("a-1", freehold.Any, 1, 2, 3)); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := connect(t, url).Exec(t.Context(), `UPDATE freehold.tick SET chain = set_byte(chain, 7, get_byte(chain, 7) # 1) WHERE position = 3`); err != nil {
+		t.Fatal(err)
+	}
+	db = open(t, url)
+	defer db.Close()
+	if at, err := db.Journal().Verify(t.Context(), freehold.Mark{}, nil); !errors.Is(err, journal.ErrAltered) || at.Position != 2 {
+		t.Errorf("verify: up to %d, %v, want ErrAltered behind 2", at.Position, err)
 	}
 }
