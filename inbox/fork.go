@@ -73,8 +73,12 @@ func (s *Source) turned(present freehold.Epoch) {
 	delete(s.epochs.ended, present)
 }
 
-// quietFor is how long a broker that delivers nothing more is listened to for orphans.
-const quietFor = time.Second
+// A broker is listened to for orphans until it has delivered nothing of an ended epoch
+// for quietFor, and for patienceFor at most.
+const (
+	quietFor    = time.Second
+	patienceFor = 10 * time.Second
+)
 
 // errNoOrphans says why a list of orphans is not whole.
 var errNoOrphans = errors.New("inbox: the broker no longer holds all of them")
@@ -86,20 +90,30 @@ func (s *Source) Orphans(ctx context.Context, base, upto freehold.Mark) ([]freeh
 	if s.opts.Subscriber == nil {
 		return nil, errors.New("inbox: there is no broker that could still hold them")
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
+	s.mu.Lock()
+	present := s.head.Epoch
+	s.mu.Unlock()
+	recorded := upto.Epoch != present // or the orphans may be of the present epoch
 	held := map[freehold.Position][]freehold.Recorded{}
-	quiet := time.AfterFunc(quietFor, cancel)
+	quiet := time.AfterFunc(s.quiet, cancel)
 	defer quiet.Stop()
 	err := s.opts.Subscriber.Subscribe(ctx, s.name, freehold.Mark{Source: s.name}, transport.Handler{
 		Head: func(transport.Head) {},
 		Events: func(_ context.Context, events []freehold.Recorded) error {
-			quiet.Reset(quietFor)
 			for i := range events {
-				if p := events[i].At.Position; p > base.Position && p <= upto.Position {
-					held[p] = append(held[p], events[i])
+				r := &events[i]
+				if !recorded || r.At.Epoch != present {
+					quiet.Reset(s.quiet) // a source that goes on writes of the present without end
 				}
-				if events[i].At.Position == upto.Position && events[i].At.Chain == upto.Chain {
+				if !journal.Intact(r) {
+					continue
+				}
+				if p := r.At.Position; p > base.Position && p <= upto.Position {
+					held[p] = append(held[p], *r)
+				}
+				if r.At.Position == upto.Position && r.At.Chain == upto.Chain {
 					cancel()
 				}
 			}

@@ -62,6 +62,8 @@ type Source struct {
 	moved   time.Time           // when whole last moved, or head went beyond it
 	news    chan struct{}       // closed and replaced at any of these changes
 	epochs  epochs              // of mu, too
+
+	quiet, patience time.Duration // quietFor and patienceFor, in tests shorter
 }
 
 // Remote returns the journal of the service name, whose feed is at feedURL and
@@ -96,7 +98,8 @@ func Remote(name freehold.Source, feedURL string, types *freehold.Catalog, o *Op
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
-	return &Source{name: name, url: feedURL, types: types, opts: opts, news: make(chan struct{}), told: newApplied()}, nil
+	return &Source{name: name, url: feedURL, types: types, opts: opts, news: make(chan struct{}), told: newApplied(),
+		quiet: quietFor, patience: patienceFor}, nil
 }
 
 var _ follow.Source = (*Source)(nil)
