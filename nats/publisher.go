@@ -82,7 +82,7 @@ func (p *publisher) Last(ctx context.Context, s freehold.Source) (transport.Head
 	head := transport.Head{Mark: freehold.Mark{Source: s}}
 	p.id, p.named = "", stream.CachedInfo().Config.Replicas == 1
 	if state.Msgs > 0 {
-		r, ok, err := holds(ctx, stream, s, state.LastSeq)
+		r, ok, err := last(ctx, stream, s)
 		if err != nil {
 			return transport.Head{}, err
 		}
@@ -93,6 +93,18 @@ func (p *publisher) Last(ctx context.Context, s freehold.Source) (transport.Head
 	}
 	p.tail, p.seq, p.known = head.Mark, state.LastSeq, true
 	return head, nil
+}
+
+// last reads the last event of a stream that has messages. Any replica may answer, and one
+// that is behind says that there is no such message: only its leader's word is taken for that.
+func last(ctx context.Context, stream jetstream.Stream, s freehold.Source) (freehold.Recorded, bool, error) {
+	info := stream.CachedInfo()
+	r, ok, err := holds(ctx, stream, s, info.State.LastSeq)
+	if err != nil || ok || !info.Config.AllowDirect {
+		return r, ok, err
+	}
+	info.Config.AllowDirect = false // this handle now asks the leader
+	return holds(ctx, stream, s, info.State.LastSeq)
 }
 
 // stream returns the source's stream as it is now. It is made, or given the options
