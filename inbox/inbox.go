@@ -62,6 +62,8 @@ type Source struct {
 	moved   time.Time           // when whole last moved, or head went beyond it
 	news    chan struct{}       // closed and replaced at any of these changes
 	epochs  epochs              // of mu, too
+	pause   time.Duration       // grows while the feed does not have what was told
+	again   time.Time           // when it is next asked for that
 
 	quiet, patience time.Duration // quietFor and patienceFor, in tests shorter
 }
@@ -139,13 +141,22 @@ func (s *Source) Read(ctx context.Context, after freehold.Mark, limit int) ([]fr
 	if err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if suspect {
-		s.mu.Lock()
 		s.suspect = s.doubts != doubts
-		s.mu.Unlock()
+	}
+	if len(a.events) > 0 || s.head.Position <= after.Position {
+		s.pause, s.again = 0, time.Time{}
+	} else { // an instance of the source that is behind, or a head that somebody made up
+		s.pause = min(max(2*s.pause, firstPause), s.opts.Silence)
+		s.again = time.Now().Add(s.pause)
 	}
 	return a.events, nil
 }
+
+// firstPause is how long Wait waits when the feed did not have what it should.
+const firstPause = 5 * time.Millisecond
 
 // delivery is how long the broker may take to deliver what the source is known to
 // have, before the feed is asked for it.
@@ -200,8 +211,9 @@ func (s *Source) Wait(ctx context.Context, after freehold.Mark) error {
 	defer timer.Stop()
 	for {
 		s.mu.Lock()
-		expected := s.expects(after)
-		ready := s.suspect || s.below(after) || s.head.Position > after.Position && expected == 0
+		expected := max(s.expects(after), time.Until(s.again))
+		more := s.head.Position > after.Position
+		ready := s.suspect || s.below(after) || more && (expected <= 0 || len(s.buffered(after, 1)) > 0)
 		news, quiet := s.news, time.Since(s.heard)
 		s.mu.Unlock()
 		if ready {
@@ -212,7 +224,7 @@ func (s *Source) Wait(ctx context.Context, after freehold.Mark) error {
 			return err
 		}
 		pause := s.opts.Silence - quiet
-		if expected > 0 {
+		if more && expected > 0 {
 			pause = min(pause, expected)
 		}
 		timer.Reset(pause)
