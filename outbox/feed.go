@@ -17,12 +17,11 @@ import (
 // Headers of a feed answer: the place before the first event there is, the durable
 // head, and what identifies the history.
 const (
-	HeaderFirst       = "Freehold-First"
-	HeaderFirstChain  = "Freehold-First-Chain"
-	HeaderHead        = "Freehold-Head"
-	HeaderHeadChain   = "Freehold-Head-Chain"
-	HeaderEpoch       = "Freehold-Epoch"
-	HeaderIncarnation = "Freehold-Incarnation"
+	HeaderFirst      = "Freehold-First"
+	HeaderFirstChain = "Freehold-First-Chain"
+	HeaderHead       = "Freehold-Head"
+	HeaderHeadChain  = "Freehold-Head-Chain"
+	HeaderEpoch      = "Freehold-Epoch"
 )
 
 // MaxPage is how many events an answer of the feed has at most, and MaxWait how

@@ -50,20 +50,9 @@ type span struct {
 	start, end int
 }
 
-// Attributes calls set with every attribute of an event, in a fixed order.
-// Internal events give only what keeps positions and the chain whole.
-func Attributes(r *freehold.Recorded, set func(name, value string)) {
-	var space [1024]byte
-	var spans [24]span
-	b, all := appendAttributes(space[:0], spans[:0], r)
-	text := string(b)
-	for _, s := range all {
-		set(s.name[len(headerPrefix):], text[s.start:s.end])
-	}
-}
-
 // Headers calls set with every attribute of an event as a header of a binary-mode
-// message.
+// message, in a fixed order. Internal events give only what keeps positions and the
+// chain whole.
 func Headers(r *freehold.Recorded, set func(name, value string)) {
 	var space [1024]byte
 	var spans [24]span

@@ -76,7 +76,11 @@ func TestHeadersCarryAnyEventToTheByte(t *testing.T) {
 		want.Raw = rapid.OneOf(rapid.SliceOf(rapid.Byte()), rapid.SampledFrom([][]byte{[]byte(`{"a":[1,"}"]}`), []byte(` {"a":1}`), []byte("{}\t"), []byte(`7`), []byte(`[1] `)})).Draw(t, "raw")
 		want.Digest = journal.Digest(&want)
 		headers := map[string]string{}
-		transport.Attributes(&want, func(name, _ string) {
+		transport.Headers(&want, func(name, _ string) {
+			name, ok := strings.CutPrefix(name, "ce-")
+			if !ok {
+				t.Fatalf("header %q: CloudEvents wants ce- in front", name)
+			}
 			for _, c := range name {
 				if c < 'a' || c > 'z' {
 					t.Fatalf("attribute %q: CloudEvents wants lower-case letters and digits", name)
@@ -117,14 +121,14 @@ func TestEventWithoutAnAttributeIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, internal := range []bool{false, true} {
 		r := sealed(internal)
-		optional := map[string]bool{"specversion": true, "lastoftx": true, "correlationid": true, "causationid": true, "tenant": true, "actor": true, "traceparent": true}
+		optional := map[string]bool{"ce-specversion": true, "ce-lastoftx": true, "ce-correlationid": true, "ce-causationid": true, "ce-tenant": true, "ce-actor": true, "ce-traceparent": true}
 		var names []string
-		transport.Attributes(&r, func(name, _ string) { names = append(names, name) })
+		transport.Headers(&r, func(name, _ string) { names = append(names, name) })
 		for _, left := range names {
 			var d transport.Decoder
-			transport.Attributes(&r, func(name, value string) {
+			transport.Headers(&r, func(name, value string) {
 				if name != left {
-					d.Set(name, value)
+					d.Header(name, value)
 				}
 			})
 			if _, err := d.Event([]byte("{}")); (err == nil) != optional[left] {
