@@ -6,7 +6,10 @@
 //
 // A reader gets every event of the source once, in order, whatever the broker
 // loses, doubles or reorders (G4, G5): positions and the chain show it, and the
-// source's own feed repairs it. Memory is bounded.
+// source's own feed repairs it. What is not as its digest says is not read; of an
+// internal event there is only the digest. Memory is bounded by a number of events
+// (Options.Window, half as many again at times, and the page a follower asks for), not
+// of bytes: with events of a megabyte each, the window takes a gigabyte and more.
 //
 // # Ordering
 //
