@@ -53,14 +53,14 @@ func TestEventsBehindOneThatCannotBeReadAreHeld(t *testing.T) {
 					o.Lanes = lanes
 					return runVersion(t, db, 1, &o, []follow.Source{db.Journal(), there.Journal()}, checkout()...)
 				}
-				p, stop := follows()
+				_, stop := follows()
 				happen(t, db, Begun{"1"}, Begun{"2"})
 				time.Sleep(time.Second)
 				say(there, "in-7", Paid{"1"})
 				say(there, "in-8", Paid{"2"})
 				time.Sleep(time.Second)
 				stop()
-				p, stop = follows()
+				p, stop := follows()
 				say(there, "in-8", Stock{"1"})
 				say(there, "in-8", Stock{"2"})
 				time.Sleep(time.Second)
