@@ -3,6 +3,7 @@ package host_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -106,7 +107,7 @@ func run(t *testing.T, h *host.Host, db database) *process {
 	go func() { ended <- h.Run(ctx); close(done) }()
 	stop := sync.OnceFunc(func() {
 		cancel()
-		if err := <-ended; err != nil && !strings.Contains(err.Error(), "latched") && !strings.Contains(err.Error(), "read-only") {
+		if err := <-ended; err != nil && !errors.Is(err, freehold.ErrLatched) {
 			t.Errorf("host: %v", err)
 		}
 	})

@@ -9,8 +9,9 @@
 // the same key, derived from the event, so that the other side can recognise it:
 // the process may die between the call and the record, and then the call is made
 // again. Of the intents of one stream at most one is under way, and the next call
-// is made after the outcome before it has been recorded. Nothing is written
-// before a call: the intent in the journal is enough.
+// is made after the outcome before it has been recorded; only an instance that has
+// lost its lease and does not know yet may call beside the next one, under the same
+// key. Nothing is written before a call: the intent in the journal is enough.
 //
 // # Ordering
 //
