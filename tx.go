@@ -68,8 +68,7 @@ var (
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("freehold: database is closed")
 	// ErrUnavailable is returned when a database on another machine cannot be reached, or
-	// refuses to work just now, or all attempts lost against other transactions; nothing
-	// was done. Try again later.
+	// refuses to work just now; nothing was done. Try again later.
 	ErrUnavailable = errors.New("freehold: database is not available: try again later")
 	// ErrTooLong is the cause with which a closure that holds the writer for too long is cancelled.
 	ErrTooLong = errors.New("freehold: transaction took too long and was rolled back: move slow work out of the closure")

@@ -25,7 +25,8 @@ type Options struct {
 	Starts int
 	// Key says which events are held back together when one of them is parked: any
 	// text, also none. An event on which it panics goes by its stream, and if it is
-	// parked all that follows in the stream waits. nil is by stream.
+	// parked all that follows in the stream waits; with Lanes, but for what is in the
+	// same batch. nil is by stream.
 	Key func(freehold.Recorded) string
 	// Lanes is how many transactions apply events at the same time, those of one Key
 	// in one lane: for handlers whose effects commute across keys, on engines with

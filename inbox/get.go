@@ -28,9 +28,17 @@ func (s *Source) get(ctx context.Context, suffix string, wait time.Duration) (*h
 	if s.opts.Token != "" {
 		req.Header.Set("Authorization", "Bearer "+s.opts.Token)
 	}
-	silence := &silentError{s.name, s.opts.Within + wait}
-	body := &patientBody{within: s.opts.Within, timer: time.AfterFunc(silence.after, func() { cancel(silence) }), asking: asking, cancel: cancel}
+	s.mu.Lock()
+	within := s.opts.Within + s.slow
+	s.mu.Unlock()
+	silence := &silentError{s.name, within + wait}
+	body := &patientBody{within: within, timer: time.AfterFunc(silence.after, func() { cancel(silence) }), asking: asking, cancel: cancel}
 	resp, err := s.opts.Client.Do(req)
+	s.mu.Lock()
+	if s.slow = 0; err != nil && context.Cause(asking) == error(silence) {
+		s.slow = min(2*within, 6*s.opts.Within) - s.opts.Within
+	}
+	s.mu.Unlock()
 	if err != nil {
 		err = body.cause(err)
 		body.end()

@@ -28,7 +28,8 @@ type Options struct {
 	// Silence is for how long the broker may be quiet before the feed is asked. 0 is 3 s.
 	Silence time.Duration
 	// Within is for how long the feed may say nothing when it was asked, and has not been
-	// asked to wait. Then it is asked again. 0 is 10 s.
+	// asked to wait. Then it is asked again, and given twice the time, up to six times
+	// Within, until it answers. 0 is 10 s.
 	Within time.Duration
 	// Consumer is the name of the service that reads. With it, the source is told now
 	// and then up to where each follower has applied its events, so that it keeps what
@@ -64,6 +65,7 @@ type Source struct {
 	epochs  epochs              // of mu, too
 	pause   time.Duration       // grows while the feed does not have what was told
 	again   time.Time           // when it is next asked for that
+	slow    time.Duration       // how much longer than Within it may be silent: it was, too long
 
 	quiet, patience time.Duration // quietFor and patienceFor, in tests shorter
 }
@@ -148,9 +150,10 @@ func (s *Source) Read(ctx context.Context, after freehold.Mark, limit int) ([]fr
 	}
 	if len(a.events) > 0 || s.head.Position <= after.Position {
 		s.pause, s.again = 0, time.Time{}
-	} else { // an instance of the source that is behind, or a head that somebody made up
+	} else if now := time.Now(); !now.Before(s.again) { // not each of several followers
+		// An instance of the source that is behind, or a head that somebody made up.
 		s.pause = min(max(2*s.pause, firstPause), s.opts.Silence)
-		s.again = time.Now().Add(s.pause)
+		s.again = now.Add(s.pause)
 	}
 	return a.events, nil
 }
@@ -204,6 +207,16 @@ func (s *Source) buffered(after freehold.Mark, limit int) []freehold.Recorded {
 // Wait returns when there may be events behind the mark.
 func (s *Source) Wait(ctx context.Context, after freehold.Mark) error {
 	if s.opts.Subscriber == nil {
+		s.mu.Lock()
+		again := time.Until(s.again)
+		s.mu.Unlock()
+		if again > 0 { // the instance that was asked last is behind the one that told of more
+			select {
+			case <-time.After(again):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
 		_, err := s.ask(ctx, after, 0, 20*time.Second)
 		return err
 	}

@@ -74,6 +74,8 @@ type task[E, O any] struct {
 	r       freehold.Recorded
 	event   E
 	attempt int
+	key     string // of its calls, once the function of keys has told it
+	keyed   bool
 	outcome O
 	// of a record that failed
 	pause time.Duration
@@ -259,8 +261,7 @@ func (c *Caller[T, E, O]) attempts(ctx context.Context, t *task[E, O]) {
 		case <-ctx.Done():
 			return
 		}
-		err := c.callOnce(ctx, t)
-		<-c.slots
+		err := c.inSlot(ctx, t)
 		if err == nil {
 			c.mu.Lock()
 			c.results = append(c.results, t)
@@ -271,10 +272,17 @@ func (c *Caller[T, E, O]) attempts(ctx context.Context, t *task[E, O]) {
 		if ctx.Err() != nil {
 			return
 		}
-		c.opts.Log.Warn("call has no outcome yet", "caller", c.name, "event", t.r.At.String(), "id", t.r.ID, "attempt", t.attempt, "error", err)
+		c.opts.Log.Warn("call has no outcome yet", "caller", c.name, "event", t.r.At.String(), "key", t.key, "attempt", t.attempt, "error", err)
 		sleep(ctx, pause/2+rand.N(pause/2+1))
 		pause = min(2*pause, c.opts.MaxPause)
 	}
+}
+
+// inSlot makes one call, and gives its place of the pool back, also if the call ends its
+// goroutine.
+func (c *Caller[T, E, O]) inSlot(ctx context.Context, t *task[E, O]) error {
+	defer func() { <-c.slots }()
+	return c.callOnce(ctx, t)
 }
 
 // callOnce makes one call. What it, or the function of keys, panics with is its error.
@@ -293,9 +301,11 @@ func (c *Caller[T, E, O]) callOnce(ctx context.Context, t *task[E, O]) (err erro
 		return fmt.Errorf("%s decodes to %T", t.r.Type, decoded)
 	}
 	t.event = e
-	key := c.opts.Key(t.r)
+	if !t.keyed {
+		t.key, t.keyed = c.opts.Key(t.r), true // a panic leaves it as it was
+	}
 	fault.Point("intent.call.before")
-	t.outcome, err = c.call(ctx, key, e, t.attempt)
+	t.outcome, err = c.call(ctx, t.key, e, t.attempt)
 	fault.Point("intent.call.after")
 	return err
 }

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -38,7 +39,10 @@ func (db *DB) patience() time.Duration {
 }
 
 // unplaced is the error of a caller whose transaction is committed and who gets no token.
-func (db *DB) unplaced(cause any) error {
+func (db *DB) unplaced(cause error) error {
+	if errors.Is(cause, freehold.ErrLatched) || errors.Is(cause, freehold.ErrClosed) {
+		return cause // the next call would say so, too
+	}
 	return fmt.Errorf("postgres: %s: committed, but its position is not known yet (%v): repeat the command under the same key: %w", db.name, cause, freehold.ErrUnknown)
 }
 
@@ -76,7 +80,7 @@ func (s *sequencer) token(last drawn) (freehold.Token, error) {
 	if len(s.waiting[last]) == 0 {
 		delete(s.waiting, last)
 	}
-	return freehold.Token{}, s.db.unplaced(fmt.Sprintf("nobody has given it one for %v", wait))
+	return freehold.Token{}, s.db.unplaced(fmt.Errorf("nobody has given it one for %v", wait))
 }
 
 // place is that of an event whose place was given a moment ago. It is called with mu

@@ -80,7 +80,7 @@ func (db *DB) update(ctx context.Context, fn func(ctx context.Context, tx sqldb.
 			return events, unavailable(err)
 		}
 		if run == maxRuns {
-			return nil, fmt.Errorf("%w: postgres: %s: %d attempts were undone for others' transactions, the last one by: %w", freehold.ErrUnavailable, db.name, run, err)
+			return nil, fmt.Errorf("postgres: %s: nothing was written, as %d attempts were undone for others' transactions: try again later: %w", db.name, run, err)
 		}
 		waiting, patience = context.WithoutCancel(ctx), -1
 		time.Sleep(rand.N(time.Duration(run) * time.Millisecond))

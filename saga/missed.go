@@ -3,6 +3,7 @@ package saga
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 )
 
@@ -28,10 +29,11 @@ func (p *Process[T, S]) lookForMissed(ctx context.Context) {
 		sleep(ctx, max(settleTime, p.opts.Pause, 10*took)) // with many instances, not all the time
 		began := time.Now()
 		missing, err := p.missing(ctx)
-		took = time.Since(began)
 		if err == nil && len(missing) > 0 {
 			err = p.loadMissed(ctx, missing)
+			began = began.Add(settleTime) // for so long it did nothing
 		}
+		took = time.Since(began)
 		pause := max(rescanTime, 100*took)
 		if err != nil && ctx.Err() == nil {
 			pause = 10 * settleTime
@@ -51,7 +53,7 @@ func (p *Process[T, S]) missing(ctx context.Context) (all []*timer, err error) {
 	err = p.db.View(ctx, func(ctx context.Context, tx T) error {
 		all = nil
 		for item, err := range p.db.Keeper(tx).Scan(ctx, p.liveSpace(), "") {
-			if err != nil {
+			if err := errors.Join(err, ctx.Err()); err != nil {
 				return err
 			}
 			var inst struct {

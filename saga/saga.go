@@ -131,22 +131,23 @@ func (p *Process[T, S]) Run(ctx context.Context) error {
 func (p *Process[T, S]) catchUp(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, CatchUp)
 	defer cancel()
-	var heads []freehold.Mark
-	for _, s := range p.sources {
-		for ctx.Err() == nil {
-			_, head, err := follow.Fresh(ctx, s) // who ran the process before may have heard of more
-			if err == nil {
-				heads = append(heads, head)
-				break
+	var all sync.WaitGroup
+	for _, s := range p.sources { // one that does not answer, or has parked events, holds up no other
+		all.Go(func() {
+			for ctx.Err() == nil {
+				_, head, err := follow.Fresh(ctx, s) // who ran the process before may have heard of more
+				if err != nil {
+					sleep(ctx, 100*time.Millisecond)
+					continue
+				}
+				if err := p.WaitFor(ctx, freehold.NewToken(head)); err != nil && ctx.Err() == nil {
+					p.log.Warn("deadlines go on", "saga", p.name, "source", head.Source, "error", err)
+				}
+				return
 			}
-			sleep(ctx, 100*time.Millisecond)
-		}
+		})
 	}
-	for _, head := range heads { // an event that is parked holds up its own source's only
-		if err := p.WaitFor(ctx, freehold.NewToken(head)); err != nil && ctx.Err() == nil {
-			p.log.Warn("deadlines go on", "saga", p.name, "source", head.Source, "error", err)
-		}
-	}
+	all.Wait()
 }
 
 // hints are the instances that events concern, and the streams that their steps read

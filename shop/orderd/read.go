@@ -160,13 +160,21 @@ func (s *Server) view(ctx context.Context, p *projection.Projection[kv.Tx], tok 
 			continue
 		}
 		waitCtx, cancel := context.WithTimeout(ctx, s.wait)
-		err := s.checkout.WaitFor(waitCtx, tok)
-		cancel()
-		if err != nil {
+		defer cancel()
+		if err := s.checkout.WaitFor(waitCtx, tok); err != nil {
 			return err
 		}
-		head, err := s.db.Append(ctx) // behind what the checkout has just committed
-		if err != nil {
+		head, err := s.db.Append(waitCtx) // behind what the checkout has just committed
+		switch {
+		case errors.Is(err, freehold.ErrLatched): // what is committed can still be read
+			var mark freehold.Mark
+			if _, mark, err = own.Bounds(ctx); err != nil {
+				return err
+			}
+			head = freehold.NewToken(mark)
+		case err != nil && ctx.Err() == nil:
+			return fmt.Errorf("%w: %w", freehold.ErrBehind, err)
+		case err != nil:
 			return err
 		}
 		tok = tok.Merge(head)

@@ -26,8 +26,8 @@ type Instances struct {
 	silent map[*url.URL]time.Time // instances that have not answered in time, and until when they come last
 }
 
-// The time that an instance has to take a connection, and for how long one that has let
-// time run out comes last.
+// The time that an instance has to take a connection, or to answer before it is taken for
+// silent if a deadline passes; and for how long one that is silent comes last.
 const (
 	dialWithin = 3 * time.Second
 	silentFor  = time.Minute
@@ -38,7 +38,7 @@ const (
 func NewInstances(service, urls string) (*Instances, error) {
 	dialer := &net.Dialer{Timeout: dialWithin}
 	s := &Instances{
-		http:   &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute},
+		http:   &http.Transport{DialContext: dialer.DialContext, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute},
 		silent: map[*url.URL]time.Time{},
 	}
 	for text := range strings.SplitSeq(urls, ",") {
@@ -82,6 +82,9 @@ func Direct(ctx context.Context) context.Context { return context.WithValue(ctx,
 // but for one a minute that tries whether it answers again. A request to another host is
 // sent there.
 func (s *Instances) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := req.Context().Err(); err != nil {
+		return nil, err // no instance has had a chance
+	}
 	if len(s.all) == 1 || req.URL.Host != s.all[0].Host || req.Context().Value(directKey{}) != nil {
 		return s.http.RoundTrip(req)
 	}
@@ -99,12 +102,13 @@ func (s *Instances) RoundTrip(req *http.Request) (*http.Response, error) {
 			}
 			again.Body = body
 		}
+		begun := time.Now()
 		resp, err := s.http.RoundTrip(again)
 		if err == nil {
 			s.answers(to)
 			return resp, nil
 		}
-		if ranOut(err) || ranOut(context.Cause(req.Context())) {
+		if hangs(err, context.Cause(req.Context()), time.Since(begun)) {
 			s.isSilent(to)
 		}
 		errs = append(errs, err)
@@ -149,8 +153,19 @@ func (s *Instances) answers(to *url.URL) {
 	delete(s.silent, to)
 }
 
-// ranOut reports whether an error says that time has run out, be it that of whoever
-// waits for the answer or of the connection.
+// hangs reports whether an instance let time run out that it had: whoever waits may have
+// had little left, or given up for another reason. cause is why the request ended.
+func hangs(err, cause error, waited time.Duration) bool {
+	switch {
+	case cause == nil:
+		return ranOut(err)
+	case errors.Is(cause, context.DeadlineExceeded):
+		return waited >= dialWithin
+	}
+	return ranOut(cause)
+}
+
+// ranOut reports whether an error says that time has run out.
 func ranOut(err error) bool {
 	var timed interface{ Timeout() bool }
 	return errors.As(err, &timed) && timed.Timeout()
