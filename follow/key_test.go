@@ -2,8 +2,10 @@ package follow_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/freehold-go/freehold"
@@ -115,5 +117,47 @@ func TestHintsThatPanicParkTheirEvent(t *testing.T) {
 	}
 	if parked := mustParked(t, f); len(parked) != 1 || parked[0].Key != "n-b" || !strings.Contains(parked[0].Error, "no lines") {
 		t.Errorf("parked: %+v, want the event that has no hints", parked)
+	}
+}
+
+// TestAQueueWaitsForWhatStandsBeforeItInItsStream parks a key, then an event of a stream whose
+// key cannot be told, and then one of that stream with the first key: it may not be applied
+// before the one that stands before it.
+func TestAQueueWaitsForWhatStandsBeforeItInItsStream(t *testing.T) {
+	t.Parallel()
+	db := open(t)
+	var healed atomic.Bool
+	opts := quiet()
+	opts.Key = func(r freehold.Recorded) string {
+		if e, err := r.Decode(); err == nil && e.(Noted).Text == "no key" {
+			panic("no lines")
+		}
+		return "x"
+	}
+	s := script(t, []freehold.Write{note("n-a", "poison"), note("n-b", "no key"), note("n-b", "2")})
+	f := start(t, db, s, opts, follow.On(func(ctx context.Context, tx kv.Tx, e Noted, r freehold.Recorded) error {
+		if e.Text != "2" && !healed.Load() {
+			return errors.New("cannot take this")
+		}
+		return notes(ctx, tx, e, r)
+	}))
+	ctx := patient(t)
+	if err := f.WaitFor(ctx, s.Token()); !errors.Is(err, follow.ErrParked) {
+		t.Fatal(err)
+	}
+	healed.Store(true)
+	if err := f.Retry(ctx, s.Name(), "x"); err == nil || !strings.Contains(err.Error(), "under key n-b: retry or release that one first") {
+		t.Errorf("%v, want a refusal that names the other key", err)
+	}
+	if got := read(t, db, "note/n-a") + read(t, db, "note/n-b"); got != "poison;" {
+		t.Errorf("applied %q, want the first of the key", got)
+	}
+	for _, key := range []string{"n-b", "x"} {
+		if err := f.Retry(ctx, s.Name(), key); err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+	if got := read(t, db, "note/n-b"); got != "no key;2;" {
+		t.Errorf("applied %q, not in the order of the stream", got)
 	}
 }

@@ -178,6 +178,8 @@ func (s *databaseSink[T]) release(ctx context.Context, source Source, key string
 				if err := k.Put(ctx, releasedSpace(s.follower, name), at, raw); err != nil {
 					return err
 				}
+			} else if err := s.firstOfStream(ctx, k, source, first); err != nil {
+				return err
 			} else if failed = s.handle(ctx, tx, []freehold.Recorded{first.Event}); failed != nil {
 				return failed
 			}
@@ -195,6 +197,20 @@ func (s *databaseSink[T]) release(ctx context.Context, source Source, key string
 			return nil
 		}
 	}
+}
+
+// firstOfStream refuses to apply a parked event before an earlier one of its stream, which
+// is parked under the stream because its own key could not be told.
+func (s *databaseSink[T]) firstOfStream(ctx context.Context, k Keeper, source Source, p Parked) error {
+	stream := storable(string(p.Event.Stream))
+	if stream == p.Key || !s.parked.has(source.Name(), stream) {
+		return nil
+	}
+	before, err := readParked(ctx, k, source.Types(), s.follower, source.Name(), &stream, 1)
+	if err == nil && len(before) > 0 && before[0].Event.At.Position < p.Event.At.Position {
+		err = fmt.Errorf("%s of the same stream stands before %s, under key %s: retry or release that one first", before[0].Event.At, p.Event.At, stream)
+	}
+	return err
 }
 
 // list returns up to limit parked events of a source.
