@@ -186,7 +186,7 @@ func (s *databaseSink[T]) transact(ctx context.Context, batches ...*batch) error
 		}
 		if all := slices.Concat(wanted...); s.opts.Warm != nil && len(all) > 0 {
 			var err error
-			if failed, err = s.warm(ctx, tx, all); failed != nil {
+			if failed, err = Warm(ctx, tx, func() Hints { return s.opts.Warm(all) }); failed != nil {
 				return failed
 			} else if err != nil {
 				return err
@@ -227,16 +227,6 @@ func ofDatabase(err error) bool {
 func (s *databaseSink[T]) handle(ctx context.Context, tx T, events []freehold.Recorded) (err error) {
 	defer recovered("handler", &err)
 	return s.router.apply(ctx, tx, events)
-}
-
-// warm gives the engine the hints of events. What their function panics with is an error
-// of the handlers that it is for.
-func (s *databaseSink[T]) warm(ctx context.Context, tx T, events []freehold.Recorded) (failed, err error) {
-	err = Warm(ctx, tx, func() Hints {
-		defer recovered("Options.Warm", &failed)
-		return s.opts.Warm(events)
-	})
-	return failed, err
 }
 
 // keyOf is the key of an event. A function of keys that panics has none for the event,

@@ -34,12 +34,23 @@ func (h *Hints) Add(other Hints) {
 	}
 }
 
-// Warm gives hints to the engine of a transaction, if it has a use for them.
-func Warm(ctx context.Context, tx freehold.Tx, hints func() Hints) error {
-	if w, ok := tx.(interface {
+// Warm gives hints to the engine of a transaction, if it has a use for them. What hints
+// panics with is returned as failed: an error of the handlers that it is for, not of the
+// database. Then nothing was given.
+func Warm(ctx context.Context, tx freehold.Tx, hints func() Hints) (failed, err error) {
+	w, ok := tx.(interface {
 		Warm(ctx context.Context, h Hints) error
-	}); ok {
-		return w.Warm(ctx, hints())
+	})
+	if !ok {
+		return nil, nil
 	}
-	return nil
+	var h Hints
+	func() {
+		defer recovered("Options.Warm", &failed)
+		h = hints()
+	}()
+	if failed != nil {
+		return failed, nil
+	}
+	return nil, w.Warm(ctx, h)
 }

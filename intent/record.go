@@ -150,25 +150,18 @@ func (c *Caller[T, E, O]) recordTogether(ctx context.Context, due []*task[E, O])
 	return nil
 }
 
-// warm tells the engine what is going to be used. What Options.Warm panics with is an
-// error of the records that it is for.
+// warm tells the engine what is going to be used.
 func (c *Caller[T, E, O]) warm(ctx context.Context, tx T, due []*task[E, O]) (failed, err error) {
 	if c.opts.Warm == nil || len(due) == 0 {
 		return nil, nil
 	}
-	err = follow.Warm(ctx, tx, func() follow.Hints {
-		defer func() {
-			if p := recover(); p != nil {
-				failed = fmt.Errorf("Options.Warm panicked: %v\n%s", p, debug.Stack())
-			}
-		}()
+	return follow.Warm(ctx, tx, func() follow.Hints {
 		rs := make([]freehold.Recorded, len(due))
 		for i, t := range due {
 			rs[i] = t.r
 		}
 		return c.opts.Warm(rs)
 	})
-	return failed, err
 }
 
 // next lets the stream's next call go. It is called with mu held.
